@@ -1,0 +1,1 @@
+"""Decide, log, learn, evaluate, publish. Start with types.py, then policy.py and router.py."""

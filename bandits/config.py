@@ -1,0 +1,194 @@
+"""The one typed configuration: pilotage.toml, checked whole before anything runs.
+
+An unknown key is an error that names the nearest known one. PILOTAGE_CONFIG names another file;
+PILOTAGE_HOME another folder for all state (record, warehouse, snapshots, keys, Prefect's own home).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
+from bandits.types import Scope, valid_name
+
+Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
+Dollars = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ArmConfig(_Strict):
+    """One arm of a domain: for `model_routing` a model of a provider."""
+
+    name: str
+    model: str = Field(description="the name the provider knows it by")
+    provider: Literal["replay"] = "replay"
+    usd_per_request: Dollars = Field(description="typical price of one request, used until the log knows better")
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        return valid_name(value, "arm")
+
+
+class RewardConfig(_Strict):
+    """How outcomes become a reward in [0, 1]; changing it re-reads history, which keeps the outcomes themselves."""
+
+    version: int = Field(default=1, ge=1)
+    aggregate: Literal["first", "last", "mean"] = "last"
+    upvote: float = Field(default=1.0, ge=0.0, le=1.0)
+    downvote: float = Field(default=0.0, ge=0.0, le=1.0)
+    window_s: float = Field(default=7 * 86_400.0, gt=0.0, description="outcomes later than this do not count")
+    default: float | None = Field(
+        default=None, ge=0.0, le=1.0, description="reward of a decision whose window closed in silence; none: missing"
+    )
+
+
+class DomainConfig(_Strict):
+    """One kind of decision: its arms, context, reward and constraints."""
+
+    arms: tuple[ArmConfig, ...] = Field(min_length=2)
+    features: str = "text-1"
+    floor: Probability = Field(default=0.02, description="probability shared among the allowed arms")
+    budget_usd_per_request: Dollars
+    burst: int = Field(default=50, ge=1, description="requests' worth of budget that may be spent ahead of time")
+    reward: RewardConfig = RewardConfig()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> DomainConfig:
+        names = [arm.name for arm in self.arms]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"arms must have distinct names, but {', '.join(twice)} stands twice")
+        return self
+
+    @property
+    def arm_names(self) -> tuple[str, ...]:
+        """Names of the arms, in the order that actions index."""
+        return tuple(arm.name for arm in self.arms)
+
+    def arm(self, name: str) -> ArmConfig:
+        """The arm called `name`; raises UnknownArmError that lists those there are."""
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise UnknownArmError(f"arm must be one of {', '.join(self.arm_names)}, but got {name!r}.")
+
+
+class TenantConfig(_Strict):
+    """One tenant and its workspaces; nothing crosses from one to another."""
+
+    workspaces: tuple[str, ...] = ("main",)
+
+    @field_validator("workspaces")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(valid_name(name, "workspace") for name in value)
+
+
+class NightConfig(_Strict):
+    """The nightly work: the search, the gate, and what a snapshot promises."""
+
+    trials: int = Field(default=16, ge=1, description="trials of the Optuna study")
+    seed: int = 0
+    alpha: Probability = Field(default=0.05, description="error rate of the gate, spent over the nights")
+    min_rounds: int = Field(default=200, ge=2, description="fewer rounds with a reward train nothing")
+    expires_days: float = Field(default=30.0, gt=0.0, description="a snapshot older than this is refused")
+
+
+class Config(_Strict):
+    """The whole file."""
+
+    tenants: dict[str, TenantConfig] = Field(min_length=1)
+    domains: dict[str, DomainConfig] = Field(min_length=1)
+    night: NightConfig = NightConfig()
+
+    @field_validator("tenants", "domains")
+    @classmethod
+    def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            valid_name(name, "name")
+        return value
+
+    def scopes(self) -> list[Scope]:
+        """Every scope that the configuration names, sorted."""
+        return sorted(
+            Scope(tenant, workspace, domain)
+            for tenant, settings in self.tenants.items()
+            for workspace in settings.workspaces
+            for domain in self.domains
+        )
+
+    def scope(self, tenant: str, workspace: str, domain: str) -> Scope:
+        """The scope, if it is configured; raises ConfigError that lists what is there."""
+        scope = Scope(tenant, workspace, domain)
+        if scope not in self.scopes():
+            known = ", ".join(map(str, self.scopes()))
+            raise ConfigError(f"scope must be configured, but got {scope}; there are {known}. Add it to pilotage.toml.")
+        return scope
+
+
+def home() -> Path:
+    """The folder of all state: $PILOTAGE_HOME, or .pilotage where the command runs."""
+    return Path(os.environ.get("PILOTAGE_HOME", ".pilotage")).absolute()
+
+
+def config_path() -> Path:
+    """The configuration file: $PILOTAGE_CONFIG, or pilotage.toml where the command runs."""
+    return Path(os.environ.get("PILOTAGE_CONFIG", "pilotage.toml"))
+
+
+def load_config(path: Path | None = None) -> Config:
+    """Read and check the configuration; raises ConfigError that names each fault and its place."""
+    path = path or config_path()
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"the configuration must exist, but there is no {path}; run where pilotage.toml is, or set PILOTAGE_CONFIG."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} must be TOML in UTF-8, but: {error}.") from None
+    return parse_config(data, str(path))
+
+
+def parse_config(data: Mapping[str, Any], source: str) -> Config:
+    """Check `data` (parsed TOML); `source` names it in errors."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        faults = [_fault(fault) for fault in error.errors()]
+        raise ConfigError(f"{source} has {len(faults)} fault(s):\n" + "\n".join(f"  {f}" for f in faults)) from None
+    except InvalidNameError as error:
+        raise ConfigError(f"{source}: {error}") from None
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    *parents, key = fault["loc"]
+    place = ".".join(map(str, fault["loc"]))
+    if fault["type"] != "extra_forbidden":
+        return f"{place}: {fault['msg']}, but got {fault['input']!r}."
+    known = _keys_at(Config, tuple(parents))
+    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+    hint = f"the nearest known one is {near[0]!r}" if near else "no key is known here"
+    return f"{place}: unknown key {key!r}; {hint} (known: {', '.join(sorted(known))})."
+
+
+def _keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """Keys that `model` knows at `path`, found by walking the annotations."""
+    here: Any = model
+    for step in path:
+        fields = getattr(here, "model_fields", None)
+        if fields is not None and step in fields:
+            here = fields[str(step)].annotation
+            here = next((a for a in getattr(here, "__args__", ()) if hasattr(a, "model_fields")), here)
+    return list(getattr(here, "model_fields", {}))

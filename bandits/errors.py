@@ -1,0 +1,62 @@
+"""Every error that Pilotage raises on purpose. A message says what must hold, what arrived, where, and what to do."""
+
+from __future__ import annotations
+
+
+class PilotageError(Exception):
+    """Base of all: catch this one at an edge (command line, HTTP, bot, flow) and show its text."""
+
+
+class InvalidNameError(PilotageError, ValueError):
+    """A tenant, workspace, domain or arm has a name that cannot be a key everywhere."""
+
+
+class ConfigError(PilotageError):
+    """The configuration is missing, has an unknown key, or a value out of range."""
+
+
+class ShapeError(PilotageError, ValueError):
+    """Arrays that must agree in shape do not."""
+
+
+class ContextError(PilotageError, ValueError):
+    """A context is not finite, or not of the schema that the policy was trained on."""
+
+
+class PropensityError(PilotageError, ValueError):
+    """Probabilities do not form a distribution, or an action was logged with propensity 0."""
+
+
+class UnknownArmError(PilotageError, KeyError):
+    """An arm that the domain does not have."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show its repr
+
+
+class RecordError(PilotageError):
+    """The record refused a row; nothing of the batch was written."""
+
+
+class DuplicateDecisionError(RecordError):
+    """A decision with this id is already in the record."""
+
+
+class UnknownDecisionError(RecordError):
+    """An outcome names a decision that the record does not hold."""
+
+
+class ForeignDecisionError(RecordError):
+    """An outcome comes from another scope than the decision that it names."""
+
+
+class WarehouseError(PilotageError):
+    """The warehouse is missing, locked by another process, corrupt, or of another version."""
+
+
+class NotEnoughDataError(PilotageError):
+    """The log is too small, or lacks the support, to train or to judge."""
+
+
+class SnapshotError(PilotageError):
+    """A snapshot is absent, corrupt, unsigned, signed by a foreign key, expired, or not understood."""

@@ -1,0 +1,88 @@
+"""Policy: contexts -> probabilities over the allowed arms, and the one draw from them.
+
+What is sampled and what is logged come from the same row of numbers (design law 1), so `draw` is the only place
+in Pilotage where chance picks an arm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import PropensityError
+from bandits.types import Context, Mask, Matrix, Vector
+
+
+class Policy(Protocol):
+    """A distribution over arms for each context. Pure: the same arguments give the same rows, bit for bit."""
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """K names; columns follow this order."""
+
+    @property
+    def schema(self) -> str:
+        """Name and version of the features that contexts must have."""
+
+    def probabilities(self, contexts: Context, allowed: Mask, pressure: float = 1.0) -> Matrix:
+        """Rows of probabilities, (n, K), each summing to 1, 0 where not allowed, floored where allowed.
+
+        contexts: (n, d) float32.   allowed: (n, K), at least one arm per row.
+        pressure: spent against target so far; above 1 the policy must spend less (see budget.py).
+        """
+
+    def freeze(self) -> FrozenPolicy:
+        """The policy as plain arrays, ready for a snapshot."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrozenPolicy:
+    """A policy as data: what a snapshot stores and signs. `thaw` in learners/ turns it back."""
+
+    kind: str  # which class of policy reads the arrays
+    arms: tuple[str, ...]
+    schema: str
+    arrays: Mapping[str, NDArray[Any]]
+
+
+class Draw(NamedTuple):
+    """What was drawn, and with which probability."""
+
+    action: int
+    propensity: float
+
+
+def draw(probabilities: Vector, rng: np.random.Generator) -> Draw:
+    """Draw one action from one row of probabilities, (K,); the propensity is that row's own entry.
+
+    Raises PropensityError unless the row is a distribution (>= 0, sums to 1 within 1e-9).
+    """
+    total = float(probabilities.sum())
+    if not (abs(total - 1.0) <= 1e-9 and float(probabilities.min()) >= 0.0):
+        raise PropensityError(f"probabilities must be >= 0 and sum to 1 within 1e-9, but got {probabilities.tolist()}.")
+    cumulative = np.cumsum(probabilities)
+    action = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+    # Rounding can leave the last cumulative step equal to the one before: never return an arm of probability 0.
+    while probabilities[action] == 0.0:
+        action -= 1
+    return Draw(action, float(probabilities[action]))
+
+
+def with_floor(probabilities: Matrix, allowed: Mask, floor: float) -> Matrix:
+    """Mix rows, (n, K), with the uniform over allowed arms: each allowed arm keeps at least floor / (number allowed).
+
+    Rows need not be normalised over the allowed arms; mass on arms that are not allowed moves to those that are.
+    A row with no mass on any allowed arm becomes uniform over them.
+    """
+    count = allowed.sum(axis=1, keepdims=True)
+    if not (count > 0).all():
+        raise PropensityError("at least one arm must be allowed in every row; answer with the cheapest arm instead.")
+    uniform = allowed / count
+    masked = np.where(allowed, probabilities, 0.0)
+    mass = masked.sum(axis=1, keepdims=True)
+    kept = np.divide(masked, mass, out=uniform.copy(), where=mass > 0.0)
+    return (1.0 - floor) * kept + floor * uniform

@@ -1,0 +1,200 @@
+"""The nouns. Read this file first; every other room speaks in these words."""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import InvalidNameError, PropensityError, ShapeError
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+Context = NDArray[np.float32]  # (d,), or (n, d) for many
+Actions = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def valid_name(name: str, what: str) -> str:
+    """Return `name` if it can be a key in SQL, in a path and in a URL alike; raise InvalidNameError otherwise."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        shown = repr(name) if len(str(name)) <= 70 else f"{str(name)[:60]!r}… ({len(str(name))} characters)"
+        raise InvalidNameError(
+            f"{what} must be 1 to 63 of a-z, 0-9, '_' and '-', starting with a letter or digit, but got {shown}."
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Scope:
+    """(tenant, workspace, domain): the key of every policy and of every row."""
+
+    tenant: str
+    workspace: str
+    domain: str
+
+    def __post_init__(self) -> None:
+        valid_name(self.tenant, "tenant")
+        valid_name(self.workspace, "workspace")
+        valid_name(self.domain, "domain")
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.workspace}/{self.domain}"
+
+    @classmethod
+    def parse(cls, text: str) -> Scope:
+        """Read "tenant/workspace/domain"."""
+        parts = text.split("/")
+        if len(parts) != 3:
+            raise InvalidNameError(f"scope must be tenant/workspace/domain, but got {text!r}.")
+        return cls(*parts)
+
+
+class Slot(StrEnum):
+    """Which policy of a scope acted."""
+
+    STABLE = "stable"
+    CANARY = "canary"
+    SHADOW = "shadow"
+    HOLDBACK = "holdback"
+
+
+def new_id(time: float) -> str:
+    """A decision id: 48 bits of UTC milliseconds, then 80 random bits, so that ids sort by time."""
+    milliseconds = int(time * 1000) & (2**48 - 1)
+    return f"{milliseconds:012x}{uuid.uuid4().hex[:20]}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """One draw, exactly as it was made. Arms with probability 0 stand in `excluded` with their reason."""
+
+    id: str
+    time: float  # UTC, seconds since the epoch
+    scope: Scope
+    schema: str  # name and version of the features, e.g. "text-1"
+    context: Context  # (d,)
+    arms: tuple[str, ...]  # K names; actions index them
+    excluded: Mapping[str, str]  # arm -> why it could not be drawn
+    probabilities: Vector  # (K,), sums to 1
+    action: int
+    propensity: float  # probabilities[action], in (0, 1]
+    policy: str  # version of the snapshot that acted, or the name of a built-in policy
+    slot: Slot = Slot.STABLE
+    price: float = 0.0  # reward that a dollar had to earn (lambda) at this decision
+    pressure: float = 1.0  # spent against target when deciding (see budget.py)
+    forced: bool = False  # a forced decision is never learned from
+
+    def __post_init__(self) -> None:
+        k = len(self.arms)
+        if self.probabilities.shape != (k,):
+            raise ShapeError(
+                f"probabilities must have shape (k={k},) to match arms, but got {self.probabilities.shape} "
+                f"in decision {self.id}."
+            )
+        if not 0 <= self.action < k:
+            raise ShapeError(f"action must be in 0..{k - 1}, but got {self.action} in decision {self.id}.")
+        total = float(self.probabilities.sum())
+        if not (abs(total - 1.0) <= 1e-9 and float(self.probabilities.min()) >= 0.0):
+            raise PropensityError(
+                f"probabilities must be >= 0 and sum to 1 within 1e-9, but sum to {total!r} in decision {self.id}; "
+                "log the distribution that was drawn from."
+            )
+        if not (self.propensity > 0.0 and self.propensity == float(self.probabilities[self.action])):
+            raise PropensityError(
+                f"propensity must be > 0 and equal probabilities[action], but got {self.propensity!r} in decision "
+                f"{self.id}; log the probability that the router drew with."
+            )
+
+    @property
+    def arm(self) -> str:
+        """Name of the action."""
+        return self.arms[self.action]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Something that came back for a decision. What is None was not measured: missing is not zero."""
+
+    decision_id: str
+    time: float  # UTC, seconds since the epoch
+    scope: Scope  # of whoever reports it; must be the decision's own
+    quality: float | None = None  # [0, 1]
+    cost_usd: float | None = None  # >= 0
+    latency_s: float | None = None  # >= 0
+    vote: Literal[-1, 1] | None = None
+    source: str = "app"  # who says so: replay, judge, user, app
+
+    def __post_init__(self) -> None:
+        if self.quality is None and self.cost_usd is None and self.latency_s is None and self.vote is None:
+            raise ShapeError(f"an outcome must carry quality, cost, latency or vote, but {self.decision_id} has none.")
+        if self.quality is not None and not 0.0 <= self.quality <= 1.0:
+            raise ShapeError(f"quality must be in [0, 1], but got {self.quality!r} for decision {self.decision_id}.")
+        for name, value in (("cost_usd", self.cost_usd), ("latency_s", self.latency_s)):
+            if value is not None and not (math.isfinite(value) and value >= 0.0):
+                raise ShapeError(f"{name} must be finite and >= 0, but got {value!r} for {self.decision_id}.")
+        if self.vote is not None and self.vote not in (-1, 1):
+            raise ShapeError(f"vote must be 1 or -1, but got {self.vote!r} for decision {self.decision_id}.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoggedFeedback:
+    """The log of one scope as learners and estimators read it: n rounds over K arms, in order of the record.
+
+    Only decisions that were drawn (not forced) and whose reward is known are here; `missing` counts those whose
+    reward is not, so that nobody mistakes silence for zero.
+    """
+
+    arms: tuple[str, ...]
+    schema: str
+    ids: tuple[str, ...]  # (n,)
+    times: Vector  # (n,) UTC, seconds since the epoch
+    contexts: Context  # (n, d)
+    actions: Actions  # (n,) in 0..K-1
+    propensities: Vector  # (n,) in (0, 1]
+    probabilities: Matrix  # (n, K); 0 where the arm was not allowed
+    rewards: Vector  # (n,) in [0, 1]
+    costs: Vector  # (n,) USD, NaN where unknown
+    missing: int = 0
+    position: int = 0  # of the last row of the record that was read
+
+    def __post_init__(self) -> None:
+        n, k = len(self.ids), len(self.arms)
+        wanted = {
+            "times": (n,),
+            "contexts": (n, self.contexts.shape[-1]),
+            "actions": (n,),
+            "propensities": (n,),
+            "probabilities": (n, k),
+            "rewards": (n,),
+            "costs": (n,),
+        }
+        for name, shape in wanted.items():
+            if getattr(self, name).shape != shape:
+                raise ShapeError(f"{name} must have shape {shape}, but got {getattr(self, name).shape}.")
+        bad = np.flatnonzero(~(self.propensities > 0.0))
+        if bad.size:
+            raise PropensityError(
+                f"propensity must be > 0, but got {self.propensities[bad[0]]!r} at rows {bad[:5].tolist()}; "
+                "log the probability that the router drew with."
+            )
+        bad = np.flatnonzero(~((self.rewards >= 0.0) & (self.rewards <= 1.0)))
+        if bad.size:
+            raise ShapeError(f"reward must be in [0, 1], but got {self.rewards[bad[0]]!r} at rows {bad[:5].tolist()}.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def k(self) -> int:
+        """Number of arms."""
+        return len(self.arms)
