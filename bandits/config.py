@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
+from bandits.features import width
 from bandits.types import Scope, valid_name
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -62,6 +63,15 @@ class DomainConfig(_Strict):
     budget_usd_per_request: Dollars
     burst: int = Field(default=50, ge=1, description="requests' worth of budget that may be spent ahead of time")
     reward: RewardConfig = RewardConfig()
+
+    @field_validator("features")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            width(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return value
 
     @model_validator(mode="after")
     def _distinct(self) -> DomainConfig:

@@ -60,3 +60,19 @@ class NotEnoughDataError(PilotageError):
 
 class SnapshotError(PilotageError):
     """A snapshot is absent, corrupt, unsigned, signed by a foreign key, expired, or not understood."""
+
+
+class KeyFileError(PilotageError):
+    """A key file has the wrong size or content, or others may read or replace it."""
+
+
+class UnreadableRowError(RecordError):
+    """A row of the record does not read back as a decision or an outcome; `position` says which."""
+
+    def __init__(self, message: str, position: int) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class EvidenceError(PilotageError, ValueError):
+    """A score, bound or error rate that a judgement would rest on is not finite or out of its stated range."""

@@ -28,6 +28,17 @@ class Policy(Protocol):
     def schema(self) -> str:
         """Name and version of the features that contexts must have."""
 
+    @property
+    def prices(self) -> Vector:
+        """Expected price of a request by arm, (K,), USD."""
+
+    @property
+    def supported(self) -> Mask:
+        """Arms, (K,), that the policy knows enough of to play."""
+
+    def price(self, pressure: float = 1.0) -> float:
+        """Reward that a dollar has to earn at this pressure; 0 for a policy that sees no context."""
+
     def probabilities(self, contexts: Context, allowed: Mask, pressure: float = 1.0) -> Matrix:
         """Rows of probabilities, (n, K), each summing to 1, 0 where not allowed, floored where allowed.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import re
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import compress
 from typing import Literal
 
 import numpy as np
@@ -68,10 +69,10 @@ class Slot(StrEnum):
     HOLDBACK = "holdback"
 
 
-def new_id(time: float) -> str:
-    """A decision id: 48 bits of UTC milliseconds, then 80 random bits, so that ids sort by time."""
+def new_id(time: float, noise: bytes | None = None) -> str:
+    """A decision id: 48 bits of UTC milliseconds, then 80 random bits (`noise`), so that ids sort by time."""
     milliseconds = int(time * 1000) & (2**48 - 1)
-    return f"{milliseconds:012x}{uuid.uuid4().hex[:20]}"
+    return f"{milliseconds:012x}{(noise or os.urandom(10)).hex()}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -193,6 +194,20 @@ class LoggedFeedback:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def where(self, rows: Mask) -> LoggedFeedback:
+        """The rounds that the mask, (n,), picks."""
+        return replace(
+            self,
+            ids=tuple(compress(self.ids, rows.tolist())),
+            times=self.times[rows],
+            contexts=self.contexts[rows],
+            actions=self.actions[rows],
+            propensities=self.propensities[rows],
+            probabilities=self.probabilities[rows],
+            rewards=self.rewards[rows],
+            costs=self.costs[rows],
+        )
 
     @property
     def k(self) -> int:

@@ -1,0 +1,45 @@
+# From a fresh clone: `make demo`, `make test`. Each sets up .venv by itself; Python >= 3.11 is all they need.
+SHELL := /bin/bash
+RIGHT := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(RIGHT)' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PILOTAGE_ROOT := $(CURDIR)
+
+.PHONY: help setup demo test test-slow lint bench lock prefect clean
+
+help:  ## what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/ready  ## install everything into .venv, from hashed pins
+
+.venv/ready: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Pilotage needs Python 3.11 or later with venv; install it, or run make PYTHON=/path/to/python3"; exit 1; }
+	@echo "Setting up .venv ($(PYTHON)); once, a minute or three ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup  ## a day of real prompts, a night of learning, a better day
+	@$(BIN)/pilotage demo
+
+test: setup  ## the tests (slow suites apart)
+	@$(BIN)/python -m pytest -q
+
+test-slow: setup  ## the slow suites
+	@$(BIN)/python -m pytest -q -m slow
+
+lint: setup  ## style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+BUDGETS := 8.3e-5 2.3e-4 3.0e-4 6.6e-4 1.9e-3 5.3e-3 1.5e-2
+bench: setup  ## regenerate the measured figures of docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.routing --data paretobandit --budgets $(BUDGETS) --seeds 20
+
+lock: setup  ## resolve requirements.lock anew; it names no index
+	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-annotate --no-header --upgrade --extra demo --group dev pyproject.toml -o requirements.lock
+
+clean:  ## remove .venv and caches; never the data in .pilotage
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build

@@ -1,0 +1,68 @@
+"""Money: what a scope may spend, and how spending so far steers the next decision.
+
+The price of a dollar (lambda) is solved over a whole night's log, not per request, which would oscillate: with arms
+that cost 1 : 500, one dear answer is worth twenty budgets. By day only a slow `pressure` divides the budget that the
+night solved for, and a hard cap takes dear arms out of reach.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bandits.types import Mask, Vector
+
+TARGET = 0.97  # aim a little under the budget: rewards bend little there, and spend is noisy
+_MEMORY = 200.0  # requests' worth of belief that spending is on target: the slowness of the correction
+_EXPLORATION_SHARE = 0.1  # an arm is affordable if keeping it explored costs at most this share of the budget
+
+
+def affordable(prices: Vector, floor: float, budget: float) -> Mask:
+    """Arms, (K,), whose share of the exploration floor fits the budget; the cheapest always does.
+
+    prices: (K,) USD per request.   floor: probability shared among the allowed arms.   budget: USD per request.
+    """
+    share = floor / len(prices)
+    fits = share * prices <= _EXPLORATION_SHARE * budget
+    fits[int(np.argmin(prices))] = True
+    return fits
+
+
+@dataclass(slots=True)
+class Pacer:
+    """Spend of one scope on one day. The only state of money; rebuilt from the record after a restart.
+
+    budget: USD per request on average.   burst: requests' worth of budget that may be spent ahead of time.
+    """
+
+    budget: float
+    burst: int
+    requests: int = 0
+    settled: float = 0.0  # USD known to be spent
+    reserved: dict[str, float] = field(default_factory=dict)  # decision id -> USD expected, until its cost is known
+
+    @property
+    def spent(self) -> float:
+        """USD spent or promised."""
+        return self.settled + sum(self.reserved.values())
+
+    @property
+    def pressure(self) -> float:
+        """Spent against target, 1 at the start of the day and slow to move; above 1 means spend less."""
+        target = TARGET * self.budget
+        return (self.spent + _MEMORY * target) / ((self.requests + _MEMORY) * target)
+
+    def within_cap(self, prices: Vector) -> Mask:
+        """Arms, (K,), that the running cap allows: spend may never pass budget * (requests + burst)."""
+        return self.spent + prices <= self.budget * (self.requests + 1 + self.burst)
+
+    def reserve(self, decision_id: str, price: float) -> None:
+        """Count a decision and hold the price that is expected of it."""
+        self.requests += 1
+        self.reserved[decision_id] = price
+
+    def settle(self, decision_id: str, cost: float) -> None:
+        """Replace what was held for a decision by what it cost; a second cost of the same decision adds up."""
+        self.reserved.pop(decision_id, None)
+        self.settled += cost

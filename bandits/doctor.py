@@ -1,0 +1,93 @@
+"""Is this installation well? One check a part, each naming its fault and the mend."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bandits.config import load_config
+from bandits.errors import PilotageError
+from bandits.keys import trusted_keys
+from bandits.serving import Home
+from bandits.snapshots import SnapshotReader
+from bandits.warehouse import opened
+
+
+class Check(NamedTuple):
+    """What was looked at, whether it is well, and what was found."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+def examine(place: Home) -> list[Check]:
+    """All checks, each in its own right: one fault hides no other. Makes no file that was not there."""
+    checks: list[tuple[str, Callable[[Home], str]]] = [
+        ("configuration", _configuration),
+        ("home", _home),
+        ("record", _record),
+        ("warehouse", _warehouse),
+        ("snapshots", _snapshots),
+        ("prefect", _prefect),
+    ]
+    return [_run(name, check, place) for name, check in checks]
+
+
+def _run(name: str, check: Callable[[Home], str], place: Home) -> Check:
+    try:
+        return Check(name, True, check(place))
+    except (PilotageError, OSError) as error:
+        return Check(name, False, str(error))
+
+
+def _configuration(_: Home) -> str:
+    config = load_config()
+    return f"{len(config.scopes())} scope(s): {', '.join(map(str, config.scopes()))}"
+
+
+def _home(place: Home) -> str:
+    if not place.root.exists():
+        return f"{place.root} is not there yet; the first command makes it"
+    if not os.access(place.root, os.W_OK):
+        raise PilotageError(f"{place.root} must be writable by this user; change its owner or set PILOTAGE_HOME.")
+    return f"{place.root} is writable"
+
+
+def _record(place: Home) -> str:
+    if not (place.root / "record.db").exists():
+        return "none yet; the first decision makes it"
+    with place.open_record() as record:
+        return f"readable, {record.head()} rows"
+
+
+def _warehouse(place: Home) -> str:
+    if not place.warehouse.exists():
+        return "none yet; `pilotage load` makes it"
+    with opened(place.warehouse) as connection:
+        row = connection.execute("SELECT position FROM meta").fetchone()
+    return f"readable, loaded up to position {row[0] if row else 0}"
+
+
+def _snapshots(place: Home) -> str:
+    found = []
+    trusted = trusted_keys(place.root)
+    for scope in load_config().scopes():
+        reader = SnapshotReader(place.snapshots, scope, trusted)
+        reader.refresh(time.time())
+        if reader.current is not None and reader.last_error is not None:
+            raise reader.last_error
+        version = reader.current.manifest.version if reader.current else None
+        if version is None and (place.snapshots / scope.tenant / scope.workspace / scope.domain).exists():
+            raise reader.last_error or PilotageError(f"{scope} has a folder of snapshots, but none that serves.")
+        found.append(f"{scope} serves {version}" if version else f"{scope} has none yet")
+    return "; ".join(found)
+
+
+def _prefect(_: Home) -> str:
+    if importlib.util.find_spec("prefect") is None:
+        raise PilotageError("Prefect must be installed for the night; run `make setup`.")
+    return "installed"

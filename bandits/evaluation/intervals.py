@@ -1,0 +1,111 @@
+"""Intervals for the mean of scores: one for a single look at the end, one that stays valid however often one looks."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+from bandits.errors import EvidenceError
+from bandits.evaluation.moments import Moments, finite_scores
+from bandits.types import Vector
+
+_ROUNDING = 1e-12  # a range narrower than this is one number
+_TRUNCATION = 0.75  # share of the capital that one bet may lose at most
+_HALVINGS = 28  # ends are exact to 2^-28 of the range
+
+
+class Interval(NamedTuple):
+    """Low and high end, in the unit of the scores."""
+
+    low: float
+    high: float
+
+
+def normal(moments: Moments, alpha: float) -> Interval:
+    """Mean -+ z standard errors: covers with 1 - alpha for large n, *one* look, and weights without a heavy tail.
+
+    Everything is possible (-inf, inf) when n < 2.
+    """
+    check_alpha(alpha)
+    if moments.n < 2:
+        return Interval(-math.inf, math.inf)
+    half = NormalDist().inv_cdf(1.0 - alpha / 2.0) * moments.standard_error
+    return Interval(moments.mean - half, moments.mean + half)
+
+
+def betting(scores: Vector, alpha: float, *, low: float, high: float, horizon: int | None = None) -> Interval:
+    """Confidence sequence at time n for the mean of scores in [low, high]: with probability 1 - alpha it holds the mean
+    at *every* n at which one looks, for any distribution on the range.
+
+    For each possible mean m two gamblers bet, one that the mean is above m and one that it is below, each with half the
+    capital and with stakes set by the rounds before. Were m the mean, neither would get rich: by Ville's inequality
+    capital reaches 1/alpha with probability at most alpha (hedged capital). An m against which it did is ruled out.
+    Each gambler's capital is monotone in m, so what is left is an interval, and its ends are found by halving; the
+    end returned is the one that is ruled out, so rounding never narrows the interval.
+
+    scores:   (n,), in order of time, each with the same mean given those before it.
+    horizon:  n at which the interval should be narrowest, fixed in advance (not by looking at the scores); without
+              it, all n alike. Either way it is valid at every n.
+    Raises EvidenceError for a score out of range: clipping would bias the mean.
+
+    Waudby-Smith, Ramdas 2023, "Estimating means of bounded random variables by betting", Theorem 3 with predictable
+    plug-in bets.
+    """
+    check_alpha(alpha)
+    x = _unit(scores, low, high)
+    if high - low <= _ROUNDING:
+        return Interval(low, high)
+    bets = _bets(x, alpha, horizon)
+    up = _ruled_out_below(x, bets, alpha)
+    down = 1.0 - _ruled_out_below(1.0 - x, bets, alpha)
+    return Interval(low + (high - low) * up, low + (high - low) * down)
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise EvidenceError unless `alpha` is an error rate."""
+    if not 0.0 < alpha < 1.0:
+        raise EvidenceError(f"alpha must be in (0, 1), but got {alpha!r}; 0.05 errs once in twenty.")
+
+
+def _bets(x: Vector, alpha: float, horizon: int | None) -> Vector:
+    """Stakes, (n,), by the spread of the rounds before, begun with one round of mean 1/2 and variance 1/4.
+
+    They are the same for x and for 1 - x: both gamblers stake alike.
+    """
+    t = np.arange(1, len(x) + 1)
+    mean = (0.5 + np.cumsum(x)) / (t + 1)
+    variance = (0.25 + np.cumsum((x - mean) ** 2)) / (t + 1)
+    before = np.concatenate(([0.25], variance[:-1]))
+    pace = t * np.log1p(t) if horizon is None else np.full(len(x), float(max(horizon, 1)))
+    bets: Vector = np.sqrt(2.0 * math.log(2.0 / alpha) / (before * pace))
+    return bets
+
+
+def _ruled_out_below(x: Vector, bets: Vector, alpha: float) -> float:
+    """The largest m, to rounding, that betting on "the mean is above m" rules out; 0 if none. x: (n,) in [0, 1]."""
+    rich = math.log(2.0 / alpha)
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        m = (low + high) / 2.0
+        capital = np.log1p(np.minimum(bets, _TRUNCATION / m) * (x - m)).sum()
+        low, high = (m, high) if capital >= rich else (low, m)
+    return low
+
+
+def _unit(scores: Vector, low: float, high: float) -> Vector:
+    """Scores in [low, high] -> [0, 1]."""
+    finite_scores(scores, "scores")
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise EvidenceError(f"the range must be finite with low <= high, but got [{low!r}, {high!r}].")
+    slack = _ROUNDING + 1e-9 * (high - low)  # a score on the edge may lie past it by rounding
+    bad = np.flatnonzero((scores < low - slack) | (scores > high + slack))
+    if bad.size:
+        raise EvidenceError(
+            f"scores must lie in [{low:g}, {high:g}], but got {float(scores[bad[0]])!r} at rows {bad[:5].tolist()}; "
+            "state the true range, or clip q_hat (not the scores) to [0, 1]."
+        )
+    unit: Vector = np.clip((scores - low) / max(high - low, _ROUNDING), 0.0, 1.0)
+    return unit

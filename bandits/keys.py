@@ -1,0 +1,203 @@
+"""Keys: one Ed25519 pair per home signs its snapshots; a reader trusts the public keys that stand in its own home.
+
+    home/keys/          0700
+        signing.key     0600, the 32 bytes of the seed; made at first use, never shown
+        signing.pub     its public key as 64 hex digits; copied as <name>.pub into keys/ of each home that trusts it
+
+To retire a key: move signing.key away and rename signing.pub to, say, retired.pub; what it signed stays trusted.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import nacl.signing
+import nacl.utils
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
+
+from bandits.errors import KeyFileError
+
+_SEED_BYTES = 32
+_PUBLIC_BYTES = 65  # 64 hex digits and a newline
+
+
+def key_id(public: bytes) -> str:
+    """Short name of a public key (32 bytes): the first 16 hex digits of its sha256."""
+    return hashlib.sha256(public).hexdigest()[:16]
+
+
+class SigningKey:
+    """Signs messages. It shows only its id, and refuses to be copied or pickled, so that the seed stays where it is."""
+
+    __slots__ = ("_key", "id", "public")
+
+    def __init__(self, seed: bytes) -> None:
+        self._key = nacl.signing.SigningKey(seed)
+        self.public = bytes(self._key.verify_key)  # 32 bytes
+        self.id = key_id(self.public)
+
+    def sign(self, message: bytes) -> bytes:
+        """The Ed25519 signature of `message`: 64 bytes, the same ones each time."""
+        return self._key.sign(message).signature
+
+    def __repr__(self) -> str:  # str() of a pynacl key is its seed
+        return f"SigningKey(id={self.id!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a signing key must stay in its process; pass the home folder and call signing_key there.")
+
+
+def signing_key(home: Path) -> SigningKey:
+    """The key that signs for `home`, made at first use together with its public key; one key, however many race for it.
+
+    Raises KeyFileError when a file has the wrong size, belongs to another pair, or may be read by others.
+    """
+    folder = home / "keys"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _guard(folder, folder.stat(), forbidden=0o077)
+    path = folder / "signing.key"
+    if not path.exists():
+        _create(path, nacl.utils.random(_SEED_BYTES), mode=0o600)
+    key = SigningKey(_read(path, _SEED_BYTES, forbidden=0o077))
+    _put_public_beside(folder / "signing.pub", key)
+    return key
+
+
+def trusted_keys(home: Path) -> dict[str, VerifyKey]:
+    """Key id → public key, for every *.pub in home/keys; empty where there is none, and nothing is made.
+
+    Raises KeyFileError when a file is not a public key, or when others may write there.
+    """
+    folder = home / "keys"
+    if not folder.is_dir():
+        return {}
+    _guard(folder, folder.stat(), forbidden=0o022)
+    keys = [_read_public(path) for path in sorted(folder.glob("*.pub"))]
+    return {key_id(public): VerifyKey(public) for public in keys}
+
+
+def signer_of(message: bytes, signature: bytes, trusted: Mapping[str, VerifyKey]) -> str | None:
+    """Id of the trusted key that signed exactly these bytes; None if none did. signature: 64 bytes."""
+    for verify_key in trusted.values():
+        try:
+            verify_key.verify(message, signature)
+        except BadSignatureError:
+            continue
+        return key_id(bytes(verify_key))
+    return None
+
+
+def make_folder(path: Path) -> None:
+    """Like mkdir -p, returning when each new name is on the disk; raises OSError."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
+def write_new(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file that must not exist yet, and return when it is on the disk; raises OSError."""
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Return when the names in `path` are on the disk; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def place_folder(target: Path, files: Mapping[str, bytes]) -> bool:
+    """Make folder `target` with these files, whole and on the disk; False if it is there already; raises OSError.
+
+    Written beside it under a name with a leading dot, then renamed. A rename never replaces a folder that holds
+    files, so of two who want one name exactly one gets it.
+    """
+    temporary = target.with_name(f".publishing-{uuid.uuid4().hex}")
+    temporary.mkdir()
+    try:
+        for name, data in files.items():
+            write_new(temporary / name, data)
+        sync_folder(temporary)
+        temporary.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            return False
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync_folder(target.parent)
+    return True
+
+
+def _create(path: Path, data: bytes, mode: int) -> None:
+    """Put `data` at `path`, whole or not at all; if somebody was faster, theirs stays."""
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        write_new(temporary, data, mode)
+        with suppress(FileExistsError):
+            os.link(temporary, path)  # unlike a rename, a link never replaces
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def _put_public_beside(path: Path, key: SigningKey) -> None:
+    if not path.exists():
+        _create(path, key.public.hex().encode() + b"\n", mode=0o644)
+    found = key_id(_read_public(path))
+    if found != key.id:
+        raise KeyFileError(
+            f"{path} must belong to signing.key beside it ({key.id}), but holds {found}; rename it to retired.pub to "
+            "go on trusting what it signed, or delete it."
+        )
+
+
+def _read_public(path: Path) -> bytes:
+    text = _read(path, _PUBLIC_BYTES, forbidden=0o022)
+    try:
+        public = bytes.fromhex(text.decode("ascii"))
+    except ValueError:
+        public = b""
+    if len(public) != 32:
+        raise KeyFileError(f"{path} must be 64 hex digits and a newline, but is not; copy it again from its publisher.")
+    return public
+
+
+def _read(path: Path, size: int, forbidden: int) -> bytes:
+    """The `size` bytes of a key file. Mode and size are those of the file opened, so nobody can swap it in between."""
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        _guard(path, status, forbidden)
+        if status.st_size != size:
+            raise KeyFileError(
+                f"{path} must have {size} bytes, but has {status.st_size}; restore it from a backup, or move it away "
+                "(a new signing.key is made at the next publish; a public key is copied again from its publisher)."
+            )
+        return file.read(size)
+
+
+def _guard(path: Path, status: os.stat_result, forbidden: int) -> None:
+    """Refuse a file or folder whose mode gives others what `forbidden` names."""
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & forbidden:
+        deed = "read or replace" if forbidden & 0o044 else "replace"
+        raise KeyFileError(
+            f"nobody but its owner may {deed} {path}, but its mode is {mode:04o}; "
+            f"run: chmod {mode & ~forbidden:04o} {path}"
+        )

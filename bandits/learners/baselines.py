@@ -1,0 +1,144 @@
+"""The simple policies that see no context. Nothing learned may serve unless it beats the better of them (law 7).
+
+`best_mix` is the strongest opponent that a budget allows: the point of the cost-quality hull at that budget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from bandits.budget import TARGET
+from bandits.policy import FrozenPolicy, with_floor
+from bandits.types import Context, Mask, Matrix, Vector
+
+
+def best_mix(values: Vector, prices: Vector, budget: float) -> Vector:
+    """Probabilities, (K,), of the context-free mix of highest value whose mean price is within `budget`.
+
+    A linear programme with one constraint, so at most two arms share the probability: every pair is tried. When not
+    even the cheapest arm is affordable, the cheapest.
+
+    values: (K,) mean reward.   prices, budget: USD per request.
+    """
+    k = len(values)
+    best, best_value = np.eye(k)[int(np.argmin(prices))], -np.inf
+    for a in range(k):
+        for b in range(k):
+            if prices[a] > budget:
+                continue
+            share = 1.0 if prices[b] <= budget else (budget - prices[a]) / (prices[b] - prices[a])
+            value = (1.0 - share) * values[a] + share * values[b]
+            if value > best_value + 1e-12:
+                best, best_value = (1.0 - share) * np.eye(k)[a] + share * np.eye(k)[b], value
+    return best
+
+
+def best_fixed(values: Vector, prices: Vector, budget: float) -> int:
+    """The affordable arm of highest value; the cheapest when none is affordable."""
+    fits = prices <= budget
+    return int(np.argmax(np.where(fits, values, -np.inf))) if fits.any() else int(np.argmin(prices))
+
+
+def exploring_mix(prices: Vector, budget: float) -> Vector:
+    """Probabilities, (K,), that learn most evenly about all arms within `budget`: the first day's policy.
+
+    Maximises sum_a log p_a subject to the mean price, so no arm starves: p_a = 1 / (m + n price_a), uniform when that
+    is affordable. When nothing but the cheapest is, the cheapest.
+    """
+    k = len(prices)
+    uniform = np.full(k, 1.0 / k)
+    if float(uniform @ prices) <= budget:
+        return uniform
+    if float(prices.min()) >= budget:
+        return np.eye(k)[int(np.argmin(prices))]
+    # Substituting m = K - n * budget satisfies both constraints at once: sum p = 1 and sum p price = budget both
+    # hold at the one root n of f(n) = sum_a 1 / (K + n (price_a - budget)) - 1 away from 0.
+    excess = prices - budget
+    low, high = 0.0, -k / float(excess.min())
+    for _ in range(200):
+        n = 0.5 * (low + high)
+        if float((excess / (k + n * excess)).sum()) > 0.0:
+            low = n
+        else:
+            high = n
+    p = 1.0 / (k + 0.5 * (low + high) * excess)
+    return np.asarray(p / p.sum())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ContextFree:
+    """A context-free policy: `rule` says how it spends the budget (explore, mix, fixed).
+
+    values: (K,) mean reward, unused by `explore`.   prices: (K,) and budget: USD per request.
+    """
+
+    rule: str
+    arms: tuple[str, ...]
+    schema: str
+    values: Vector
+    prices: Vector
+    budget: float
+    floor: float
+
+    @property
+    def supported(self) -> Mask:
+        """A policy without a model trusts every arm."""
+        return np.ones(len(self.arms), dtype=np.bool_)
+
+    def price(self, pressure: float = 1.0) -> float:
+        """See Policy. A rule that sees no context has no use for a price."""
+        return 0.0
+
+    def probabilities(self, contexts: Context, allowed: Mask, pressure: float = 1.0) -> Matrix:
+        """See Policy. Pressure divides the budget that the rule spends, in steps of 1 %."""
+        values, prices = tuple(self.values.tolist()), tuple(self.prices.tolist())
+        rows = [
+            _solve(_Problem(self.rule, values, prices, self.budget, self.floor, tuple(row), round(pressure, 2)))
+            for row in allowed.tolist()
+        ]
+        return np.array(rows)
+
+    def freeze(self) -> FrozenPolicy:
+        """See Policy."""
+        numbers = {"values": self.values, "prices": self.prices, "money": np.array([self.budget, self.floor])}
+        return FrozenPolicy(self.rule, self.arms, self.schema, numbers)
+
+    @classmethod
+    def thaw(cls, frozen: FrozenPolicy) -> ContextFree:
+        """The policy that `freeze` froze."""
+        a = frozen.arrays
+        budget, floor = map(float, a["money"])
+        return cls(frozen.kind, frozen.arms, frozen.schema, a["values"], a["prices"], budget, floor)
+
+
+class _Problem(NamedTuple):
+    rule: str
+    values: tuple[float, ...]
+    prices: tuple[float, ...]
+    budget: float
+    floor: float
+    allowed: tuple[bool, ...]
+    pressure: float
+
+
+@lru_cache(maxsize=4096)
+def _solve(problem: _Problem) -> tuple[float, ...]:
+    """The row of probabilities. Cached: many decisions in a row ask the same."""
+    mask = np.array(problem.allowed)
+    values, prices = np.array(problem.values)[mask], np.array(problem.prices)[mask]
+    # The floor spends its share of the budget whatever the rule does; the rule has the rest.
+    spendable = TARGET * problem.budget / problem.pressure - problem.floor * float(prices.mean())
+    rest = spendable / (1.0 - problem.floor)
+    if problem.rule == "explore":
+        inner = exploring_mix(prices, rest)
+    elif problem.rule == "mix":
+        inner = best_mix(values, prices, rest)
+    else:
+        inner = np.eye(len(prices))[best_fixed(values, prices, rest)]
+    row = np.zeros((1, len(mask)))
+    row[0, mask] = inner
+    return tuple(with_floor(row, mask[None, :], problem.floor)[0].tolist())

@@ -1,0 +1,241 @@
+"""One night of one scope: learn from the log, judge on rounds that were not learned from, publish or keep, say why.
+
+Plain functions in the order of the night; flows/night.py wraps each as a Prefect task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bandits import guard, training
+from bandits.config import DomainConfig, NightConfig
+from bandits.evaluation import dr, report
+from bandits.evaluation.weights import support
+from bandits.gates import GateVerdict, gate
+from bandits.guard import Choice, GuardVerdict
+from bandits.keys import SigningKey, trusted_keys
+from bandits.learners.baselines import ContextFree
+from bandits.learners.frozen import SIMPLE_KINDS, thaw
+from bandits.night_report import NightReport
+from bandits.policy import Policy
+from bandits.serving import Home
+from bandits.snapshots import Manifest, SnapshotReader, latest, publish
+from bandits.training import Prepared, Trained
+from bandits.tuning import Tuned, tune
+from bandits.types import LoggedFeedback, Matrix, Scope
+from bandits.warehouse import read_runs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learned:
+    """What was trained tonight."""
+
+    prepared: Prepared
+    tuned: Tuned
+    trained: Trained
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Incumbent:
+    """The learned policy that serves: what a candidate has to beat."""
+
+    policy: Policy
+    version: str
+    created: float  # UTC seconds; only later rounds judge it, since it learned from the earlier ones
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """What the log says of the candidate and of the simple policies, and what follows."""
+
+    policies: Mapping[Choice, Policy]
+    costs: Mapping[Choice, float]  # expected USD per request, by the price model
+    rows: list[report.Row]
+    guard: GuardVerdict
+    gate: GateVerdict
+    publish: Choice | None  # None: keep what serves
+    reason: str
+
+
+def learn(
+    feedback: LoggedFeedback,
+    domain: DomainConfig,
+    settings: NightConfig,
+    *,
+    study: str = "night",
+    storage: Path | None = None,
+    on_trial: Callable[[int], None] = lambda done: None,
+) -> Learned:
+    """Train and tune. Raises NotEnoughDataError when the log is too small."""
+    prepared = training.prepare(feedback, domain, settings.min_rounds)
+    tuned = tune(prepared, trials=settings.trials, seed=settings.seed, study=study, storage=storage, on_trial=on_trial)
+    return Learned(prepared, tuned, training.train(prepared, tuned.parameters))
+
+
+def judge(learned: Learned, settings: NightConfig, incumbent: Incumbent | None = None, night: int = 1) -> Judged:
+    """Compare candidate, best mix and best fixed arm at the same budget, and the candidate with the incumbent.
+
+    night: nights since the last promotion, counted from 1 (the gate spends its error rate over them).
+    """
+    prepared, trained = learned.prepared, learned.trained
+    feedback, domain = prepared.feedback, prepared.domain
+    q_hat = np.clip(trained.scores.q_hat, 0.0, 1.0)
+    policies: dict[Choice, Policy] = {"candidate": trained.policy, **_simple(prepared, q_hat)}
+    allowed = np.broadcast_to(prepared.allowed, q_hat.shape)
+    probs: dict[Choice, Matrix] = {
+        "candidate": trained.action_probs,
+        "mix": policies["mix"].probabilities(feedback.contexts, allowed),
+        "fixed": policies["fixed"].probabilities(feedback.contexts, allowed),
+    }
+    costs = {name: float((p * trained.scores.cost_hat).sum(axis=1).mean()) for name, p in probs.items()}
+    scores = {name: dr.scores(feedback, p, q_hat) for name, p in probs.items()}
+    guarded = guard.choose(
+        scores["candidate"], scores["mix"], scores["fixed"], costs=costs, budget=domain.budget_usd_per_request
+    )
+    gated = _gate(learned, q_hat, settings, incumbent, night)
+    rows = report.evaluate(feedback, {str(name): p for name, p in probs.items()}, q_hat)
+    chosen: Choice | None
+    if incumbent is None:
+        chosen, reason = guarded.chosen, guarded.reason
+    elif gated.outcome == "pass" and guarded.chosen == "candidate":
+        chosen, reason = "candidate", gated.reason
+    else:
+        chosen = None
+        reason = gated.reason if gated.outcome != "pass" else guarded.reason
+        reason = f"Snapshot {incumbent.version} stays: {reason}"
+    return Judged(
+        policies,
+        costs,
+        rows,
+        guarded,
+        gated,
+        chosen,
+        reason,
+    )
+
+
+def conclude(
+    run_id: str,
+    scope: Scope,
+    learned: Learned,
+    judged: Judged,
+    settings: NightConfig,
+    root: Path,
+    key: SigningKey,
+    now: float,
+) -> NightReport:
+    """Publish what was chosen as a signed snapshot, or keep what serves; either way a report."""
+    feedback, parent = learned.prepared.feedback, latest(root, scope)
+    detail = _detail(learned, judged)
+    manifest: Manifest | None = None
+    if judged.publish is not None:
+        manifest = publish(
+            root,
+            scope,
+            judged.policies[judged.publish].freeze(),
+            position=feedback.position,
+            parent=parent,
+            evidence={"run_id": run_id, "chosen": judged.publish, "reason": judged.reason, **detail},
+            created=now,
+            expires=now + settings.expires_days * 86_400.0,
+            key=key,
+        )
+    return NightReport(
+        run_id=run_id,
+        scope=scope,
+        time=now,
+        position=feedback.position,
+        rounds=len(feedback),
+        missing=feedback.missing,
+        verdict="published" if manifest else "kept",
+        version=manifest.version if manifest else None,
+        policy=judged.publish or str(parent),
+        reason=judged.reason,
+        detail=detail,
+        table=report.table(judged.rows),
+    )
+
+
+def serving_learned(home: Home, scope: Scope, now: float) -> Incumbent | None:
+    """The learned policy that serves the scope: its newest good snapshot, if that is not a simple one."""
+    reader = SnapshotReader(home.snapshots, scope, trusted_keys(home.root))
+    reader.refresh(now)
+    if reader.current is None or reader.current.frozen.kind in SIMPLE_KINDS:
+        return None
+    manifest = reader.current.manifest
+    return Incumbent(thaw(reader.current.frozen), manifest.version, manifest.created)
+
+
+def nights_since(home: Home, scope: Scope, incumbent: Incumbent | None, now: float) -> int:
+    """Which night this is since the incumbent was promoted, from 1.
+
+    Days gone by or nights run, whichever is more: deleting the warehouse, which counts the runs, must not refill the
+    gate's error rate by more than a day's worth.
+    """
+    if incumbent is None:
+        return 1
+    runs = sum(run["time"] > incumbent.created for run in read_runs(home.warehouse, scope))
+    return 1 + max(runs, int((now - incumbent.created) // 86_400.0))
+
+
+def _simple(prepared: Prepared, q_hat: Matrix) -> dict[Choice, Policy]:
+    """Best mix and best fixed arm by the doubly robust value of each arm; arms that are not allowed are worth 0."""
+    feedback, domain = prepared.feedback, prepared.domain
+    each = np.eye(feedback.k)
+    values = np.array([dr.scores(feedback, np.broadcast_to(arm, q_hat.shape), q_hat).mean() for arm in each])
+    values = np.where(prepared.allowed, values, 0.0)
+    shared = (feedback.arms, feedback.schema, values, prepared.prices, domain.budget_usd_per_request, domain.floor)
+    return {"mix": ContextFree("mix", *shared), "fixed": ContextFree("fixed", *shared)}
+
+
+def _gate(
+    learned: Learned, q_hat: Matrix, settings: NightConfig, incumbent: Incumbent | None, night: int
+) -> GateVerdict:
+    feedback, candidate = learned.prepared.feedback, learned.trained.action_probs
+    if incumbent is None:
+        scores = dr.scores(feedback, candidate, q_hat)
+        return gate(scores, None, alpha=settings.alpha, night=night, bound=1.0, ess=support(feedback, candidate).ess)
+    since = feedback.times > incumbent.created
+    recent, candidate, q_hat = feedback.where(since), candidate[since], q_hat[since]
+    known = learned.prepared.allowed & incumbent.policy.supported
+    allowed = np.broadcast_to(known if known.any() else learned.prepared.allowed, q_hat.shape)
+    serving = incumbent.policy.probabilities(recent.contexts, allowed)
+    return gate(
+        dr.scores(recent, candidate, q_hat),
+        dr.scores(recent, serving, q_hat),
+        alpha=settings.alpha,
+        night=night,
+        bound=max(dr.difference_bound(recent, candidate, serving), 1e-9),
+        ess=min(support(recent, candidate).ess, support(recent, serving).ess),
+    )
+
+
+def _detail(learned: Learned, judged: Judged) -> dict[str, Any]:
+    return {
+        "tuning": asdict(learned.tuned),
+        "guard": asdict(judged.guard),
+        "gate": asdict(judged.gate),
+        "costs": dict(judged.costs),
+        "budget": learned.prepared.domain.budget_usd_per_request,
+        "rows": [
+            {
+                "policy": row.policy,
+                "by": row.estimator,
+                "value": _finite(row.value),
+                "low": _finite(row.low),
+                "high": _finite(row.high),
+                "ess": row.ess,
+                "verdict": row.verdict,
+            }
+            for row in judged.rows
+        ],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

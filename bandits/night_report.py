@@ -1,0 +1,64 @@
+"""The report of a night: data for the warehouse, evidence for the snapshot, Markdown for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bandits.types import LoggedFeedback, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class NightReport:
+    """The night as data: what the warehouse keeps, a snapshot signs as evidence, and a person reads."""
+
+    run_id: str
+    scope: Scope
+    time: float  # UTC, seconds since the epoch
+    position: int  # of the last row of the record that was read
+    rounds: int
+    missing: int  # decisions whose reward is not known
+    verdict: Literal["published", "kept"]
+    version: str | None  # of the snapshot, when published
+    policy: str  # candidate, mix, fixed; or the version kept
+    reason: str
+    detail: Mapping[str, Any]  # tuning, evaluation, guard, gate: plain JSON
+    table: str = ""  # evaluation of all policies by all estimators, Markdown
+
+    def render(self) -> str:
+        """The night as Markdown for a person: the verdict first, then the evidence."""
+        outcome = f"**Published {self.version}** ({self.policy})" if self.version else "**Kept** what serves"
+        log = f"{self.rounds} rounds with a reward, {self.missing} without, up to position {self.position}"
+        head = [f"# Night of {self.scope}", "", f"{outcome}. {self.reason}", "", f"- Log: {log}."]
+        if not self.detail:
+            return "\n".join([*head, f"- Run {self.run_id}."])
+        tuned, gated = self.detail["tuning"], self.detail["gate"]
+        adopted = "adopted" if tuned["adopted"] else "not shown to be better, so the defaults stay"
+        costs = ", ".join(f"{name} {usd:.2e}" for name, usd in self.detail["costs"].items())
+        body = [
+            f"- Search: {tuned['trials']} trials; the best is worth {tuned['best']:.4f}, the defaults "
+            f"{tuned['before']:.4f}, gain {tuned['gain']:+.4f} ± {tuned['standard_error']:.4f}: {adopted}.",
+            f"- Guard: {self.detail['guard']['reason']}",
+            f"- Gate: {gated['outcome']}: {gated['reason']}",
+            f"- Expected USD per request: {costs}; budget {self.detail['budget']:.2e}.",
+            f"- Run {self.run_id}.",
+        ]
+        return "\n".join([*head, *body, "", self.table])
+
+
+def kept(run_id: str, scope: Scope, feedback: LoggedFeedback, now: float, reason: str) -> NightReport:
+    """The report of a night that had nothing to learn from."""
+    return NightReport(
+        run_id=run_id,
+        scope=scope,
+        time=now,
+        position=feedback.position,
+        rounds=len(feedback),
+        missing=feedback.missing,
+        verdict="kept",
+        version=None,
+        policy="",
+        reason=reason,
+        detail={},
+    )

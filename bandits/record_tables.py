@@ -1,0 +1,198 @@
+"""How a decision and an outcome lie in SQL: tables, codec, and the SQLite file as the record wants it.
+
+Types are those that every database has; what only SQLite has (triggers, pragmas, BEGIN IMMEDIATE) is confined here.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
+
+from bandits.errors import RecordError
+from bandits.types import Decision, Outcome, Scope, Slot
+
+VERSION = 1  # of the tables below; a file of another version is refused
+
+TABLES = sa.MetaData()
+_position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+META = sa.Table(
+    "meta",
+    TABLES,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+HEAD = sa.Table("head", TABLES, sa.Column("position", _position, nullable=False))  # one row: gives the next position
+DECISIONS = sa.Table(
+    "decisions",
+    TABLES,
+    sa.Column("position", _position, primary_key=True, autoincrement=False),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("time", sa.Double, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("workspace", sa.Text, nullable=False),
+    sa.Column("domain", sa.Text, nullable=False),
+    sa.Column("schema", sa.Text, nullable=False),
+    sa.Column("context", sa.LargeBinary, nullable=False),  # little-endian float32
+    sa.Column("arms", sa.Text, nullable=False),  # JSON list of names
+    sa.Column("excluded", sa.Text, nullable=False),  # JSON object, arm -> reason
+    sa.Column("probabilities", sa.LargeBinary, nullable=False),  # little-endian float64, so that every bit is kept
+    sa.Column("action", sa.Integer, nullable=False),
+    sa.Column("propensity", sa.Double, nullable=False),
+    sa.Column("policy", sa.Text, nullable=False),
+    sa.Column("slot", sa.Text, nullable=False),
+    sa.Column("price", sa.Double, nullable=False),
+    sa.Column("pressure", sa.Double, nullable=False),
+    sa.Column("forced", sa.Boolean, nullable=False),
+)
+OUTCOMES = sa.Table(
+    "outcomes",
+    TABLES,
+    sa.Column("position", _position, primary_key=True, autoincrement=False),
+    sa.Column("decision_id", sa.Text, nullable=False),
+    sa.Column("time", sa.Double, nullable=False),
+    sa.Column("tenant", sa.Text, nullable=False),
+    sa.Column("workspace", sa.Text, nullable=False),
+    sa.Column("domain", sa.Text, nullable=False),
+    sa.Column("quality", sa.Double),
+    sa.Column("cost_usd", sa.Double),
+    sa.Column("latency_s", sa.Double),
+    sa.Column("vote", sa.Integer),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Index("outcomes_by_decision", "decision_id", "position"),
+)
+for _table in (DECISIONS, OUTCOMES):
+    for _verb in ("UPDATE", "DELETE"):
+        _refuse = (
+            f"CREATE TRIGGER %(table)s_no_{_verb.lower()} BEFORE {_verb} ON %(table)s "
+            "BEGIN SELECT RAISE(ABORT, 'the record is append-only'); END"
+        )
+        sa.event.listen(_table, "after_create", sa.DDL(_refuse).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call]
+
+
+def from_decision(position: int, decision: Decision) -> dict[str, Any]:
+    """The columns of a decision at `position`."""
+    return {
+        "position": position,
+        "id": decision.id,
+        "time": float(decision.time),
+        "tenant": decision.scope.tenant,
+        "workspace": decision.scope.workspace,
+        "domain": decision.scope.domain,
+        "schema": decision.schema,
+        "context": decision.context.astype("<f4").tobytes(),
+        "arms": json.dumps(decision.arms),
+        "excluded": json.dumps(dict(decision.excluded)),
+        "probabilities": decision.probabilities.astype("<f8").tobytes(),
+        "action": int(decision.action),
+        "propensity": float(decision.propensity),
+        "policy": decision.policy,
+        "slot": str(decision.slot),
+        "price": float(decision.price),
+        "pressure": float(decision.pressure),
+        "forced": bool(decision.forced),
+    }
+
+
+def to_decision(row: sa.Row[Any]) -> Decision:
+    """The decision of a row; raises as Decision does where the row was tampered with."""
+    return Decision(
+        id=row.id,
+        time=row.time,
+        scope=_scope(row.tenant, row.workspace, row.domain),
+        schema=row.schema,
+        context=np.frombuffer(row.context, "<f4").astype(np.float32),
+        arms=_names(row.arms),
+        excluded=json.loads(row.excluded),
+        probabilities=np.frombuffer(row.probabilities, "<f8").astype(np.float64),
+        action=row.action,
+        propensity=row.propensity,
+        policy=row.policy,
+        slot=Slot(row.slot),
+        price=row.price,
+        pressure=row.pressure,
+        forced=row.forced,
+    )
+
+
+def from_outcome(position: int, outcome: Outcome) -> dict[str, Any]:
+    """The columns of an outcome at `position`."""
+    return {
+        "position": position,
+        "decision_id": outcome.decision_id,
+        "time": float(outcome.time),
+        "tenant": outcome.scope.tenant,
+        "workspace": outcome.scope.workspace,
+        "domain": outcome.scope.domain,
+        "quality": None if outcome.quality is None else float(outcome.quality),
+        "cost_usd": None if outcome.cost_usd is None else float(outcome.cost_usd),
+        "latency_s": None if outcome.latency_s is None else float(outcome.latency_s),
+        "vote": None if outcome.vote is None else int(outcome.vote),
+        "source": outcome.source,
+    }
+
+
+def to_outcome(row: sa.Row[Any]) -> Outcome:
+    """The outcome of a row; raises as Outcome does where the row was tampered with."""
+    return Outcome(
+        decision_id=row.decision_id,
+        time=row.time,
+        scope=_scope(row.tenant, row.workspace, row.domain),
+        quality=row.quality,
+        cost_usd=row.cost_usd,
+        latency_s=row.latency_s,
+        vote=row.vote,
+        source=row.source,
+    )
+
+
+@functools.lru_cache(maxsize=4096)  # a record names few scopes and few lists of arms, but in every row
+def _scope(tenant: str, workspace: str, domain: str) -> Scope:
+    return Scope(tenant, workspace, domain)
+
+
+@functools.lru_cache(maxsize=4096)
+def _names(arms: str) -> tuple[str, ...]:
+    return tuple(json.loads(arms))
+
+
+def engine(url: str, busy_s: float) -> sa.Engine:
+    """An engine on `url`, "sqlite:///path", whose folder is made if it is not there.
+
+    busy_s: seconds that a connection waits for another process's commit. Each connection must say in its execution
+    option `begin` how it begins: IMMEDIATE to write, DEFERRED to read. Raises RecordError for any other URL.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except SQLAlchemyError:
+        parsed = None
+    if parsed is None or parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+        raise RecordError(f"the URL of a record must be sqlite:///path/to/file, but got {url!r}.")
+    try:
+        Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordError(f"the folder of the record must exist or be made, but: {error}. Name another.") from None
+    made = sa.create_engine(parsed, connect_args={"timeout": busy_s})
+    sa.event.listen(made, "connect", _prepare)
+    sa.event.listen(made, "begin", _begin)
+    return made
+
+
+def _prepare(connection: DBAPIConnection, _: object) -> None:
+    connection.isolation_level = None  # or the driver would begin, deferred, behind our back
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options()['begin']}")

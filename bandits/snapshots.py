@@ -1,0 +1,395 @@
+"""Snapshots: a frozen policy as a signed folder that never changes. `publish` writes one; `load` believes nothing.
+
+    root/<tenant>/<workspace>/<domain>/<version>/{manifest.json, arrays.safetensors, manifest.sig}
+
+The signature covers the exact bytes of the manifest, and the manifest names size and sha256 of the arrays, so one key
+vouches for every byte. A reader needs numpy, safetensors and pynacl only. The format: docs/snapshots.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from nacl.signing import VerifyKey
+from numpy.typing import NDArray
+
+from bandits.errors import SnapshotError
+from bandits.keys import SigningKey, make_folder, place_folder, signer_of
+from bandits.policy import FrozenPolicy
+from bandits.types import Scope
+
+FORMAT = 1
+MANIFEST, ARRAYS, SIGNATURE = "manifest.json", "arrays.safetensors", "manifest.sig"
+LARGEST_MANIFEST = 2**20  # bytes
+LARGEST_ARRAYS = 2**28  # bytes; far above any policy, far below what would hurt a server
+DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
+
+_VERSION = re.compile(r"[0-9]{6}|[1-9][0-9]{6,11}")
+_ARRAY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_TEXT, _DIGEST, _KEY_ID = re.compile(r"(?s:.{1,200})"), re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What the manifest promises of a file beside it."""
+
+    size: int  # bytes
+    sha256: str  # 64 hex digits
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is signed: where the snapshot belongs, what it holds, what it came from and how long it holds."""
+
+    scope: Scope
+    version: str  # six digits or more, one higher than the highest before it
+    parent: str | None  # version that it replaces, or goes back to
+    kind: str  # which class of policy reads the arrays
+    schema: str  # name and version of the features
+    arms: tuple[str, ...]  # K names; actions index them
+    position: int  # of the last row of the record that it learned from
+    evidence: Mapping[str, Any]  # why it was published: plain JSON
+    created: float  # UTC, seconds since the epoch
+    expires: float  # UTC, seconds since the epoch; refused from then on
+    content: str  # content_hash of the arrays: the same content, the same hash, whatever the version
+    files: Mapping[str, StoredFile]
+    key: str  # id of the key that signed
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """A verified snapshot in memory. Its arrays are read-only, so threads may share them."""
+
+    manifest: Manifest
+    frozen: FrozenPolicy
+
+
+class Listed(NamedTuple):
+    """One version on disk. `manifest` is None unless its signature verified; `fault` says why `load` refuses it."""
+
+    version: str
+    manifest: Manifest | None
+    fault: str | None
+
+
+def publish(
+    root: Path,
+    scope: Scope,
+    frozen: FrozenPolicy,
+    *,
+    position: int,
+    parent: str | None,
+    evidence: Mapping[str, Any],
+    created: float,
+    expires: float,
+    key: SigningKey,
+) -> Manifest:
+    """Sign `frozen` and make it the newest version of `scope`: visible whole and on the disk, or not at all.
+
+    Takes the number after the highest there; when another publisher is faster, the number after that. A rollback is
+    published the same way: an older content under a new number, with the reason in `evidence`.
+    Raises SnapshotError for what `load` would refuse (an array not finite, evidence not JSON, expires before created)
+    and when the disk refuses.
+    """
+    folder = _folder(root, scope)
+    data = safetensors.numpy.save(_plain(frozen.arrays, str(scope)))
+    files = {ARRAYS: StoredFile(len(data), hashlib.sha256(data).hexdigest())}
+    content = content_hash(frozen.arrays)
+    try:
+        make_folder(folder)
+        while True:
+            version = f"{int(latest(root, scope) or 0) + 1:06d}"
+            manifest = Manifest(
+                scope=scope,
+                version=version,
+                parent=parent,
+                kind=frozen.kind,
+                schema=frozen.schema,
+                arms=tuple(frozen.arms),
+                position=position,
+                evidence=evidence,
+                created=float(created),
+                expires=float(expires),
+                content=content,
+                files=files,
+                key=key.id,
+            )
+            signed = _encode(manifest)
+            manifest = _decode(signed, scope, version)  # nothing is published that load would refuse
+            if place_folder(folder / version, {ARRAYS: data, MANIFEST: signed, SIGNATURE: key.sign(signed)}):
+                return manifest
+    except OSError as error:
+        raise _refused(str(scope), f"a snapshot must reach the disk, but: {error}; mend that and publish.") from error
+
+
+def load(
+    root: Path, scope: Scope, version: str = "latest", *, trusted: Mapping[str, VerifyKey], now: float
+) -> Snapshot:
+    """Read one version and check all of it; "latest" is the highest number there, and nothing less.
+
+    trusted: key id → public key, see keys.trusted_keys.   now: UTC, seconds since the epoch.
+    Raises SnapshotError that says what was wrong; nothing is ever unpickled.
+    """
+    if version == "latest":
+        version = latest(root, scope) or f"{1:06d}"
+    return _complete(root, _signed_manifest(root, scope, version, trusted), now)
+
+
+def latest(root: Path, scope: Scope) -> str | None:
+    """The highest version on disk, unverified; None where there is none."""
+    return max(_versions(root, scope), key=int, default=None)
+
+
+def list_versions(root: Path, scope: Scope, *, trusted: Mapping[str, VerifyKey], now: float) -> list[Listed]:
+    """Every version on disk, lowest first, each verified as `load` would, or with the fault that it has."""
+    found = []
+    for version in _versions(root, scope):
+        manifest = fault = None
+        try:
+            manifest = _signed_manifest(root, scope, version, trusted)
+            _complete(root, manifest, now)
+        except SnapshotError as error:
+            fault = str(error)
+        found.append(Listed(version, manifest, fault))
+    return found
+
+
+class SnapshotReader:
+    """Holds the last good snapshot of a scope. Versions only ever rise here, whatever happens to the folder."""
+
+    def __init__(self, root: Path, scope: Scope, trusted: Mapping[str, VerifyKey]) -> None:
+        self._root, self._scope, self._trusted = root, scope, dict(trusted)
+        self._lock = threading.Lock()
+        self.current: Snapshot | None = None  # replaced whole; read it once per decision
+        self.last_error: SnapshotError | None = None  # what the latest refresh found wrong; None when nothing
+
+    def refresh(self, now: float) -> bool:
+        """Swap to the highest version that verifies, if it is higher than the current one; True if it swapped.
+
+        Never raises SnapshotError: what is wrong stands in `last_error`, and the current snapshot keeps serving.
+        """
+        with self._lock:
+            try:
+                newer, self.last_error = self._newer(now)
+            except SnapshotError as error:
+                newer, self.last_error = None, error
+            self.current = newer or self.current
+            return newer is not None
+
+    def _newer(self, now: float) -> tuple[Snapshot | None, SnapshotError | None]:
+        serving = self.current.manifest.version if self.current else "0"
+        versions, fault = _versions(self._root, self._scope), None
+        for version in reversed(versions):
+            if int(version) <= int(serving):
+                break
+            try:
+                return load(self._root, self._scope, version, trusted=self._trusted, now=now), fault
+            except SnapshotError as error:
+                fault = fault or error
+        if fault is None and self.current is None:
+            fault = _refused(str(self._scope), "a snapshot must have been published, but there is none.")
+        elif fault is None and serving not in versions:
+            fault = _refused(f"{self._scope}/{serving}", "the version that serves must stay, but its folder is gone.")
+        elif fault is None and self.current and not now < self.current.manifest.expires:
+            fault = _expired(self.current.manifest, now)
+        return None, fault
+
+
+def content_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """sha256 over names, types, shapes and little-endian values, by name: the same arrays, the same hash, anywhere.
+
+    Raises SnapshotError for arrays that a snapshot cannot hold.
+    """
+    digest = hashlib.sha256(b"pilotage arrays 1\n")
+    for name, array in sorted(_plain(arrays, "content").items()):
+        header = _canonical([name, array.dtype.name, list(array.shape)])
+        digest.update(len(header).to_bytes(8, "little") + header + array.tobytes(order="C"))
+    return digest.hexdigest()
+
+
+def _plain(arrays: Mapping[str, NDArray[Any]], place: str) -> dict[str, NDArray[Any]]:
+    """Copies as a snapshot stores them: little-endian, in C order (safetensors would write memory as it lies)."""
+    plain = {}
+    for name, array in arrays.items():
+        if not _ARRAY_NAME.fullmatch(name):
+            raise _refused(place, f"an array's name must be letters, digits, '_', '.' and '-', but got {name!r:.80}.")
+        if array.dtype.name not in DTYPES:
+            raise _refused(place, f"array {name!r} must be one of {', '.join(DTYPES)}, but is {array.dtype}.")
+        bad = np.argwhere(~np.isfinite(array))
+        if len(bad):
+            where = f"{bad[0].tolist()} ({len(bad)} in all)"
+            raise _refused(place, f"array {name!r} must be finite, but is not at {where}.")
+        plain[name] = np.array(array, dtype=array.dtype.newbyteorder("<"), order="C", copy=True)
+    return plain
+
+
+def _canonical(value: object) -> bytes:
+    """JSON with sorted keys and no spaces, in ASCII; refuses NaN and infinity."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def _encode(manifest: Manifest) -> bytes:
+    try:
+        return _canonical(asdict(manifest) | {"scope": str(manifest.scope)})
+    except (TypeError, ValueError, RecursionError) as error:
+        fault = f"evidence and numbers must be plain, finite JSON (no NumPy types), but: {error}."
+        raise _refused(f"{manifest.scope}/{manifest.version}", fault) from None
+
+
+def _decode(raw: bytes, scope: Scope, version: str) -> Manifest:
+    """Read a manifest strictly: this format, this place, these fields, these types, canonical bytes."""
+    place = f"{scope}/{version}"
+    try:
+        data = json.loads(raw.decode("ascii"))
+    except (ValueError, RecursionError) as error:
+        raise _refused(place, f"{MANIFEST} must be JSON in ASCII, but: {error}.") from None
+    found = data.get("format") if isinstance(data, dict) else None
+    if type(found) is not int or found != FORMAT:
+        raise _refused(place, f"format must be {FORMAT}, but got {found!r:.80}; upgrade Pilotage to read it.")
+    rules = _rules(data, scope, version)
+    if data.keys() != rules.keys():
+        odd = sorted(data.keys() ^ rules.keys())
+        raise _refused(place, f"{MANIFEST} must have the fields of format {FORMAT}; missing or unknown: {odd!r:.200}.")
+    for name, (holds, rule) in rules.items():
+        if not holds:
+            raise _refused(place, f"{name} must be {rule}, but is {data[name]!r:.200}.")
+    files = {ARRAYS: StoredFile(**data["files"][ARRAYS])}
+    manifest = Manifest(**data | {"scope": scope, "arms": tuple(data["arms"]), "files": files})
+    if _encode(manifest) != raw or len(raw) > LARGEST_MANIFEST:
+        raise _refused(place, f"{MANIFEST} must be canonical JSON of at most {LARGEST_MANIFEST} bytes, but is not.")
+    return manifest
+
+
+def _rules(data: Mapping[str, Any], scope: Scope, version: str) -> dict[str, tuple[bool, str]]:
+    """For each field, whether it holds and what must hold. Types are exact: True is no number, 1 is no time."""
+    given = defaultdict[str, Any](lambda: None, data)
+    parent, arms, position = given["parent"], given["arms"], given["position"]
+    created, expires = given["created"], given["expires"]
+    earlier = _matches(_VERSION, parent) and int(parent) < int(version)
+    names = type(arms) is list and all(_matches(_TEXT, arm) for arm in arms) and len(set(arms)) == len(arms) > 0
+    times = all(type(time) is float and math.isfinite(time) for time in (created, expires))
+    return {
+        "format": (given["format"] == FORMAT, str(FORMAT)),
+        "scope": (given["scope"] == str(scope), f"{scope}, as the folder says"),
+        "version": (version == given["version"] and _matches(_VERSION, version), f"{version}, as the folder says"),
+        "parent": (parent is None or earlier, f"a version lower than {version}, or null"),
+        "kind": (_matches(_TEXT, given["kind"]), "1 to 200 characters"),
+        "schema": (_matches(_TEXT, given["schema"]), "1 to 200 characters"),
+        "arms": (names, "a list of distinct names"),
+        "position": (type(position) is int and position >= 0, "a whole number >= 0"),
+        "evidence": (type(given["evidence"]) is dict, "a JSON object"),
+        "created": (times, "seconds since the epoch, finite like expires"),
+        "expires": (times and created < expires, "seconds since the epoch, later than created"),
+        "content": (_matches(_DIGEST, given["content"]), "64 hex digits"),
+        "files": (_are_files(given["files"]), f"sha256 and size, at most {LARGEST_ARRAYS} bytes, of {ARRAYS} alone"),
+        "key": (_matches(_KEY_ID, given["key"]), "16 hex digits"),
+    }
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    return type(value) is str and pattern.fullmatch(value) is not None
+
+
+def _are_files(value: object) -> bool:
+    file = value[ARRAYS] if type(value) is dict and value.keys() == {ARRAYS} else None
+    if type(file) is not dict or file.keys() != {"size", "sha256"}:
+        return False
+    return _matches(_DIGEST, file["sha256"]) and type(file["size"]) is int and 0 <= file["size"] <= LARGEST_ARRAYS
+
+
+def _folder(root: Path, scope: Scope) -> Path:
+    return root / scope.tenant / scope.workspace / scope.domain
+
+
+def _versions(root: Path, scope: Scope) -> list[str]:
+    """Names on disk that are versions, lowest first; what is being published begins with a dot and is none."""
+    try:
+        return sorted(filter(_VERSION.fullmatch, os.listdir(_folder(root, scope))), key=int)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _refused(str(scope), f"its folder must be readable, but: {error}.") from error
+
+
+def _signed_manifest(root: Path, scope: Scope, version: str, trusted: Mapping[str, VerifyKey]) -> Manifest:
+    """The manifest once its signature holds (not a byte is parsed before), then format, scope, version and the rest."""
+    if not _matches(_VERSION, version):
+        raise _refused(str(scope), f"version must be six to twelve digits or 'latest', but got {version!r:.80}.")
+    folder, place = _folder(root, scope) / version, f"{scope}/{version}"
+    try:
+        holds = set(os.listdir(folder))
+    except OSError:
+        there = latest(root, scope) or "none"
+        raise _refused(place, f"it must have been published, but is not there (the newest: {there}).") from None
+    if holds != {MANIFEST, ARRAYS, SIGNATURE}:
+        odd = sorted(holds ^ {MANIFEST, ARRAYS, SIGNATURE})
+        raise _refused(place, f"the folder must hold its three files alone; missing or extra: {odd!r:.200}.")
+    raw = _read(folder / MANIFEST, place, range(1, LARGEST_MANIFEST + 1))
+    signer = signer_of(raw, _read(folder / SIGNATURE, place, range(64, 65)), trusted)
+    if signer is None:
+        known = ", ".join(sorted(trusted)) or "there is none"
+        fault = f"{MANIFEST} must be signed by a trusted key ({known}), but is not: it or {SIGNATURE} was changed,"
+        raise _refused(place, f"{fault} or its publisher's .pub file is missing from keys/.")
+    manifest = _decode(raw, scope, version)
+    if manifest.key != signer:
+        raise _refused(place, f"key must be the one that signed, {signer}, but is {manifest.key}.")
+    return manifest
+
+
+def _complete(root: Path, manifest: Manifest, now: float) -> Snapshot:
+    """Check what the signed manifest promises: size, sha256, expiry, then the arrays themselves."""
+    folder, place = _folder(root, manifest.scope) / manifest.version, f"{manifest.scope}/{manifest.version}"
+    promised = manifest.files[ARRAYS]
+    data = _read(folder / ARRAYS, place, range(promised.size, promised.size + 1))
+    if hashlib.sha256(data).hexdigest() != promised.sha256:
+        raise _refused(place, f"{ARRAYS} must have the sha256 that was signed, but was changed; publish it again.")
+    if not now < manifest.expires:
+        raise _expired(manifest, now)
+    try:
+        arrays = _plain(safetensors.numpy.load(data), place)
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that NumPy lacks
+        raise _refused(place, f"{ARRAYS} must be safetensors, but: {error}.") from None
+    if content_hash(arrays) != manifest.content:
+        raise _refused(place, "content must be the hash of the arrays, but they have another; publish it again.")
+    for array in arrays.values():
+        array.flags.writeable = False
+    return Snapshot(manifest, FrozenPolicy(manifest.kind, manifest.arms, manifest.schema, arrays))
+
+
+def _read(path: Path, place: str, sizes: range) -> bytes:
+    """The bytes of a regular file, once its size is known to be one of `sizes`."""
+    try:
+        # Without O_NONBLOCK, a pipe put in place of the file would hang the reader.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size not in sizes:
+                wanted = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
+                fault = f"{path.name} must be a file of {wanted} bytes, but has {status.st_size}; publish it again."
+                raise _refused(place, fault)
+            return file.read(status.st_size)
+    except OSError as error:
+        raise _refused(place, f"{path.name} must be readable, but: {error.strerror}.") from error
+
+
+def _expired(manifest: Manifest, now: float) -> SnapshotError:
+    fault = f"it must be used before {manifest.expires!r} (UTC seconds), but now is {now!r}; publish a newer one."
+    return _refused(f"{manifest.scope}/{manifest.version}", fault)
+
+
+def _refused(place: str, fault: str) -> SnapshotError:
+    return SnapshotError(f"snapshot {place}: {fault} The last good one keeps serving.")

@@ -1,0 +1,205 @@
+"""Conformance suites: the contract of a port as a pytest class.
+
+A backend passes when a subclass that gives the fixture passes, as tests/test_record.py does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bandits.errors import (
+    ContextError,
+    DuplicateDecisionError,
+    ForeignDecisionError,
+    RecordError,
+    UnknownDecisionError,
+)
+from bandits.record import Entry, Record, rows
+from bandits.types import Decision, Outcome, Scope, Slot
+
+HERE = Scope("acme", "main", "model_routing")
+ELSEWHERE = Scope("rival", "main", "model_routing")
+
+
+def sample_decision(decision_id: str = "d1", **changes: Any) -> Decision:  # noqa: ANN401 - the fields of Decision
+    """A decision with something in every field, none of it round in binary."""
+    probabilities = np.array([0.1, 0.2, 1.0 - 0.1 - 0.2, 0.0])
+    fields: dict[str, Any] = {
+        "id": decision_id,
+        "time": 1_790_000_000.123456,
+        "scope": HERE,
+        "schema": "text-1",
+        "context": np.array([0.1, -2.5, 3e-39], np.float32),
+        "arms": ("small", "middle", "large", "broken"),
+        "excluded": {"broken": "quarantined: “no answer” since 3 h"},
+        "probabilities": probabilities,
+        "action": 1,
+        "propensity": float(probabilities[1]),
+        "policy": "ridge-7",
+        "slot": Slot.CANARY,
+        "price": 12.7,
+        "pressure": 0.9,
+        "forced": True,
+    }
+    return Decision(**fields | changes)
+
+
+def sample_outcome(decision_id: str = "d1", **changes: Any) -> Outcome:  # noqa: ANN401 - the fields of Outcome
+    """An outcome of that decision, some of it not measured."""
+    fields: dict[str, Any] = {"time": 1_790_000_001.2, "scope": HERE, "quality": 0.3, "cost_usd": 1e-5, "source": "é"}
+    return Outcome(decision_id, **fields | changes)
+
+
+def plain(entry: Entry) -> dict[str, Any]:
+    """All fields of an entry, as JSON can say them and == compare them; arrays with dtype and in hexadecimal."""
+    fields = {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry)}
+    for name, value in fields.items():
+        if isinstance(value, np.ndarray):
+            fields[name] = [value.dtype.str, *(number.hex() for number in value.ravel().tolist())]
+    if isinstance(entry, Decision):
+        fields |= {"arms": list(entry.arms), "excluded": dict(entry.excluded), "slot": str(entry.slot)}
+    return {"kind": type(entry).__name__.lower(), **fields, "scope": str(entry.scope)}
+
+
+class RecordConformance:
+    """The contract of bandits.record.Record. A subclass gives the fixture `record`, an empty one."""
+
+    def test_a_new_record_is_empty(self, record: Record) -> None:
+        """Head is 0 and there is nothing to read."""
+        assert (record.head(), record.read(), record.append()) == (0, [], 0)
+
+    def test_what_is_read_is_what_was_appended_bit_for_bit(self, record: Record) -> None:
+        """Every field comes back, floats and arrays to the last bit."""
+        entries: list[Entry] = [
+            sample_decision(),
+            sample_outcome(),
+            sample_outcome(quality=None, cost_usd=None, vote=-1),
+        ]
+        assert record.append(*entries) == 3
+        found = record.read()
+        assert [row.position for row in found] == [1, 2, 3]
+        assert [plain(row.entry) for row in found] == [plain(entry) for entry in entries]
+
+    def test_numpy_scalars_come_back_as_equal_numbers(self, record: Record) -> None:
+        """An action of np.int64 or a quality of np.float64 is a number, not a blob."""
+        record.append(
+            sample_decision(action=np.int64(1), time=np.float64(5.5), forced=np.bool_(False)),
+            sample_outcome(quality=np.float64(0.1), vote=np.int64(1)),
+        )
+        (_, decision), (_, outcome) = record.read()
+        assert isinstance(decision, Decision)
+        assert (decision.action, decision.time, decision.forced) == (1, 5.5, False)
+        assert isinstance(outcome, Outcome)
+        assert (outcome.quality, outcome.vote) == (0.1, 1)
+
+    def test_positions_are_gapless_over_decisions_and_outcomes(self, record: Record) -> None:
+        """Both share one count; append returns the position of its last row, which is the head."""
+        assert record.append(sample_decision("a")) == 1
+        assert record.append(sample_outcome("a")) == 2
+        assert record.append(sample_decision("b"), sample_outcome("b"), sample_outcome("a")) == 5
+        assert [row.position for row in record.read()] == [1, 2, 3, 4, 5]
+        assert record.head() == 5
+
+    def test_read_is_a_slice(self, record: Record) -> None:
+        """Rows after+1 .. after+limit, or as many as there are, whatever they are."""
+        record.append(sample_decision("a"), sample_outcome("a"), sample_decision("b"), sample_outcome("a"))
+        record.append(sample_outcome("b"))
+        for after in (-1, 0, 1, 4, 5, 9):
+            for limit in (-1, 0, 1, 3, 100):
+                start = max(after, 0)
+                expected = [p for p in range(1, 6) if start < p <= start + limit]
+                assert [row.position for row in record.read(after, limit)] == expected
+
+    def test_reading_in_batches_of_any_size_gives_the_same_rows(self, record: Record) -> None:
+        """The helper `rows` loses nothing between batches."""
+        record.append(sample_decision("a"), sample_outcome("a"), sample_decision("b"), sample_outcome("a"))
+        expected = [(row.position, plain(row.entry)) for row in record.read(1)]
+        for batch in (1, 2, 3, 10):
+            assert [(row.position, plain(row.entry)) for row in rows(record, 1, batch)] == expected
+
+    def test_a_decision_is_found_by_id_and_tenant(self, record: Record) -> None:
+        """To another tenant it is as unknown as one that never was, in the same words."""
+        record.append(sample_decision("a"), sample_decision("b", scope=ELSEWHERE))
+        assert plain(record.decision("a", "acme")) == plain(sample_decision("a"))
+        with pytest.raises(UnknownDecisionError) as foreign:
+            record.decision("b", "acme")
+        with pytest.raises(UnknownDecisionError) as nowhere:
+            record.decision("c", "acme")
+        assert str(foreign.value).replace("'b'", "'c'") == str(nowhere.value)
+
+    def test_outcomes_of_a_decision_come_in_order_of_position(self, record: Record) -> None:
+        """Late, twice or never: all that came is there, in order of arrival, and only its own."""
+        record.append(sample_decision("a"), sample_decision("b"), sample_decision("c"))
+        record.append(sample_outcome("a", time=9.0), sample_outcome("b", time=8.0))
+        record.append(sample_outcome("a", time=7.0))
+        assert [outcome.time for outcome in record.outcomes("a")] == [9.0, 7.0]
+        assert record.outcomes("c") == record.outcomes("never") == []
+
+    @pytest.mark.parametrize(
+        ("batch", "error"),
+        [
+            ([sample_decision("old")], DuplicateDecisionError),
+            ([sample_decision("old", scope=ELSEWHERE)], DuplicateDecisionError),
+            ([sample_decision("twin"), sample_decision("twin")], DuplicateDecisionError),
+            ([sample_outcome("never")], UnknownDecisionError),
+            ([sample_outcome("new"), sample_decision("new")], UnknownDecisionError),
+            ([sample_outcome("old", scope=ELSEWHERE)], ForeignDecisionError),
+            ([sample_decision("new"), sample_outcome("new", scope=ELSEWHERE)], ForeignDecisionError),
+            ([sample_outcome("old", scope=Scope("acme", "other", "model_routing"))], ForeignDecisionError),
+            ([sample_decision("new", context=np.array([1.0, np.nan], np.float32))], ContextError),
+            ([sample_decision("new", context=np.array([np.inf], np.float32))], ContextError),
+            ([sample_decision("new", context=np.zeros(3))], ContextError),
+            ([sample_decision("new", context=np.zeros((1, 3), np.float32))], ContextError),
+            ([sample_decision("new", arms=("same", "same", "b", "c"))], RecordError),
+            ([sample_decision("new", time=float("nan"))], RecordError),
+            ([sample_outcome("old", time=float("inf"))], RecordError),
+            ([sample_decision("new", policy="a\0b")], RecordError),
+            ([sample_outcome("old", source="\ud800")], RecordError),
+        ],
+    )
+    def test_a_refused_row_takes_its_whole_batch_with_it(
+        self, record: Record, batch: list[Entry], error: type[Exception]
+    ) -> None:
+        """Nothing of the batch is written, not even the good row in front; the record stays usable."""
+        record.append(sample_decision("old"))
+        with pytest.raises(error):
+            record.append(sample_decision("good"), *batch)
+        assert record.head() == 1
+        assert [row.position for row in record.read()] == [1]
+        assert record.append(sample_decision("good"), sample_outcome("good")) == 3
+
+    def test_the_owner_of_a_foreign_decision_is_not_named(self, record: Record) -> None:
+        """Who reports on a stranger's decision does not learn whose it is."""
+        record.append(sample_decision("a", scope=ELSEWHERE))
+        with pytest.raises(ForeignDecisionError) as refused:
+            record.append(sample_outcome("a"))
+        assert "rival" not in str(refused.value)
+
+    def test_threads_share_a_record(self, record: Record) -> None:
+        """Four threads append at once: every row once, no gap, each thread's rows in its own order."""
+        per_thread = 15
+
+        def work(name: str) -> None:
+            for i in range(per_thread):
+                record.append(sample_decision(f"{name}{i}"), sample_outcome(f"{name}{i}"))
+
+        threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        found = record.read()
+        assert [row.position for row in found] == list(range(1, 8 * per_thread + 1))
+        ids = [row.entry.id for row in found if isinstance(row.entry, Decision)]
+        for name in "abcd":
+            assert [i for i in ids if i.startswith(name)] == [f"{name}{i}" for i in range(per_thread)]
+
+    def test_a_record_is_a_context_manager(self, record: Record) -> None:
+        """`with` gives the record itself."""
+        with record as same:
+            assert same is record

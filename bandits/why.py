@@ -1,0 +1,136 @@
+"""Why this model? The whole story of one decision, with its probabilities computed again from the snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nacl.signing import VerifyKey
+
+from bandits.config import DomainConfig
+from bandits.errors import SnapshotError
+from bandits.learners.frozen import thaw
+from bandits.learners.linear_policy import LinearPolicy
+from bandits.policy import Policy
+from bandits.rewards import cost, reward
+from bandits.router import first_policy
+from bandits.snapshots import load
+from bandits.types import Decision, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class ArmStory:
+    """What was known of one arm. q_hat and cost_usd are None where the policy that acted has no such estimate."""
+
+    name: str
+    probability: float
+    q_hat: float | None
+    cost_usd: float | None
+    excluded: str | None  # why it could not be drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A decision, explained."""
+
+    decision: Decision
+    arms: list[ArmStory]
+    outcomes: Sequence[Outcome]
+    reward: float | None
+    cost_usd: float | None
+    replays: bool | None  # the snapshot gives the logged probabilities again; None: the snapshot is not there
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a machine: plain JSON."""
+        d = self.decision
+        return {
+            "id": d.id,
+            "time": d.time,
+            "scope": str(d.scope),
+            "policy": d.policy,
+            "slot": str(d.slot),
+            "schema": d.schema,
+            "context": d.context.tolist(),
+            "arm": d.arm,
+            "propensity": d.propensity,
+            "price": d.price,
+            "pressure": d.pressure,
+            "forced": d.forced,
+            "arms": [asdict(arm) for arm in self.arms],
+            "outcomes": [asdict(outcome) | {"scope": str(outcome.scope)} for outcome in self.outcomes],
+            "reward": self.reward,
+            "cost_usd": self.cost_usd,
+            "replays": self.replays,
+        }
+
+    def render(self) -> str:
+        """For a terminal of 80 columns."""
+        d = self.decision
+        head = [
+            f"decision {d.id}",
+            f"  scope {d.scope}, policy {d.policy} ({d.slot}), features {d.schema}",
+            f"  drew {d.arm} with probability {d.propensity:.4f}"
+            f"; a dollar had to earn {d.price:.4g} reward, spending was at {d.pressure:.2f} of target",
+            f"  {'arm':<24} {'probability':>11} {'reward est.':>11} {'USD est.':>10}",
+        ]
+        rows = [
+            f"{'*' if arm.name == d.arm else ' ':>2}{arm.name:<24} {arm.probability:>11.4f} "
+            f"{_number(arm.q_hat, '.4f'):>11} {_number(arm.cost_usd, '.2e'):>10}"
+            + (f"\n      not drawn: {arm.excluded}" if arm.excluded else "")
+            for arm in self.arms
+        ]
+        again = {True: "yes, to the last bit", False: "NO", None: "unknown, the snapshot is not here"}[self.replays]
+        tail = [
+            f"  came back: reward {_number(self.reward, '.4f')}, cost {_number(self.cost_usd, '.2e')} USD, "
+            f"{len(self.outcomes)} outcome(s)",
+            f"  computed again from the snapshot, the probabilities are equal: {again}",
+        ]
+        return "\n".join(head + rows + tail)
+
+
+def explain(
+    decision: Decision,
+    outcomes: Sequence[Outcome],
+    domain: DomainConfig,
+    snapshots: Path,
+    trusted: Mapping[str, VerifyKey],
+    now: float,
+) -> Story:
+    """Tell the story of `decision`; recomputes its probabilities from the policy that acted, where that is at hand."""
+    policy = _policy(decision, domain, snapshots, trusted)
+    q_hat: list[float | None] = [None] * len(decision.arms)
+    usd: list[float | None] = [None] * len(decision.arms)
+    replays = None
+    if policy is not None:
+        allowed = np.array([arm not in decision.excluded for arm in decision.arms])
+        again = policy.probabilities(decision.context[None, :], allowed[None, :], decision.pressure)[0]
+        replays = again.tobytes() == decision.probabilities.tobytes()
+        usd = list(policy.prices)
+        if isinstance(policy, LinearPolicy):
+            scores = policy.scores(decision.context[None, :])
+            q_hat, usd = scores.q_hat[0].tolist(), scores.cost_hat[0].tolist()
+    arms = [
+        ArmStory(name, float(p), q, c, decision.excluded.get(name))
+        for name, p, q, c in zip(decision.arms, decision.probabilities, q_hat, usd, strict=True)
+    ]
+    return Story(decision, arms, outcomes, reward(outcomes, decision.time, now, domain.reward), cost(outcomes), replays)
+
+
+def _policy(
+    decision: Decision, domain: DomainConfig, snapshots: Path, trusted: Mapping[str, VerifyKey]
+) -> Policy | None:
+    if decision.policy == "explore":
+        return first_policy(domain).policy
+    try:
+        # As of the decision: a snapshot that has expired since was good when it acted.
+        frozen = load(snapshots, decision.scope, decision.policy, trusted=trusted, now=decision.time).frozen
+        return thaw(frozen)
+    except SnapshotError:
+        return None
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

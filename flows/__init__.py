@@ -1,0 +1,20 @@
+"""Schedules and nightly work: thin Prefect wrappers. Importing this room prepares Prefect's environment."""
+
+from __future__ import annotations
+
+import os
+
+from bandits.config import home
+from bandits.serving import Home
+
+_DEFAULTS = {
+    "PREFECT_HOME": str(Home(home()).prefect),
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # the default is pickle
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # its first start migrates a new database
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+}
+for _name, _value in _DEFAULTS.items():  # before anything imports prefect, which reads them once
+    os.environ.setdefault(_name, _value)

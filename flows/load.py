@@ -1,0 +1,17 @@
+"""Record -> warehouse, as a Prefect flow; running it again loads nothing twice."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from bandits.config import home
+from bandits.serving import Home
+from bandits.warehouse import load as bring
+
+
+@flow(name="load", retries=2, retry_delay_seconds=10)
+def load() -> dict[str, int]:
+    """Bring the warehouse up to date with the record; returns rows, quarantined rows, and the position reached."""
+    place = Home(home())
+    with place.open_record() as record:
+        return bring(record, place.warehouse)._asdict()

@@ -1,0 +1,79 @@
+"""The replay adapter: answers from a recording of what models really said, cost and were judged to be worth.
+
+For trying Pilotage without keys, and for benchmarks on prompts whose every outcome is known. It invents nothing: a
+prompt that was not recorded is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.adapter import GatewayError, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recorded reply. text: None where the source kept only the judgement."""
+
+    quality: float
+    cost_usd: float
+    text: str | None = None
+
+
+class Replay:
+    """Adapter over recordings, prompt -> model -> Recording."""
+
+    def __init__(self, recordings: Mapping[str, Mapping[str, Recording]]) -> None:
+        self._recordings = recordings
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompts that it can answer."""
+        return list(self._recordings)
+
+    def complete(self, model: str, prompt: str) -> Reply:
+        """See Adapter."""
+        started = time.perf_counter()
+        models = self._recordings.get(prompt)
+        if models is None:
+            raise GatewayError(
+                f"replay can answer only the {len(self._recordings)} recorded prompts, but got {prompt[:60]!r}; "
+                "ask one of those, or configure a live provider."
+            )
+        if model not in models:
+            raise GatewayError(f"replay has {', '.join(sorted(models))} for this prompt, but not {model!r}.")
+        recording = models[model]
+        text = recording.text or f"[recorded reply of {model}; its text was not kept]"
+        latency = time.perf_counter() - started
+        return Reply(text, model, recording.cost_usd, latency, recording.quality)
+
+    @classmethod
+    def read(cls, path: Path) -> Replay:
+        """Read JSON lines {"prompt", "model", "quality", "cost_usd", "text"?}; raises GatewayError naming the line."""
+        recordings: dict[str, dict[str, Recording]] = {}
+        try:
+            lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would cut inside a text
+        except (OSError, UnicodeDecodeError) as error:
+            raise GatewayError(f"the recording {path} must be readable UTF-8, but: {error}.") from error
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                row = _row(line, f"{path}, line {number}")
+                models = recordings.setdefault(row["prompt"], {})
+                models[row["model"]] = Recording(float(row["quality"]), float(row["cost_usd"]), row.get("text"))
+        return cls(recordings)
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        missing = {"prompt", "model", "quality", "cost_usd"} - set(row)
+    except (ValueError, TypeError) as error:
+        raise GatewayError(f"each line of a recording must be a JSON object, but {where}: {error}.") from None
+    if missing:
+        raise GatewayError(f"a recording needs prompt, model, quality and cost_usd; {where} lacks {sorted(missing)}.")
+    return dict(row)

@@ -1,0 +1,24 @@
+"""What can be wrong with a document. Each names the document, the line where there is one, and the mend."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bandits.errors import PilotageError
+
+Fault = Literal[
+    "missing", "too_large", "unsupported", "empty", "binary", "encoding", "format", "truncated", "times", "none_left"
+]
+
+
+class IngestError(PilotageError, ValueError):
+    """A document cannot be read. `fault` is the kind of fault, `line` counts from 1, `mend` is what to do."""
+
+    def __init__(self, document: str, fault: Fault, problem: str, mend: str, line: int | None = None) -> None:
+        self.document, self.fault, self.problem, self.mend, self.line = document, fault, problem, mend, line
+        where = document if line is None else f"{document}, line {line}"
+        super().__init__(f"{where}: {problem}; {mend}.")
+
+
+class EmbedError(PilotageError, ValueError):
+    """Vectors do not have the dimension, or the rows, that their index needs."""

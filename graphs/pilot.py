@@ -1,0 +1,152 @@
+"""Run the pilot: choose the runner, take the steps, give the result.
+
+PILOTAGE_ORCHESTRATOR=sequential switches LangGraph off for the whole process; `auto` and `langgraph` leave it on.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal, get_args
+
+from bandits.errors import ConfigError
+from bandits.types import new_id
+from graphs import langgraph_pilot, sequential
+from graphs.audit import COUNTERS, Counters, Listener, Recorder, reason_of
+from graphs.embed import VectorStore
+from graphs.state import PilotRequest, PilotResult, State, Status
+from graphs.steps import STEPS, Step, names
+
+Orchestrator = Literal["auto", "langgraph", "sequential"]
+ENV = "PILOTAGE_ORCHESTRATOR"
+
+
+def run_pilot(
+    request: PilotRequest,
+    *,
+    orchestrator: Orchestrator = "auto",
+    listener: Listener | None = None,
+    steps: Sequence[Step] = STEPS,
+    counters: Counters = COUNTERS,
+    store: VectorStore | None = None,
+) -> PilotResult:
+    """Run all steps on a request; never raises for what is wrong with a document or a step: the result says it.
+
+    orchestrator:  "auto" and "langgraph" use LangGraph and fall back to the plain runner, with the degradation
+                   `fallback_sequential`, if it is missing, broken or switched off; "sequential" asks for the plain one.
+    listener:      called with each Event as it happens.
+    store:         where the vectors go, for searches afterwards; nowhere by default.
+    status:        "failed" if ingest or analysis failed, "degraded" if anything was done without, else "ok".
+    Raises ConfigError if the orchestrator is none of the three.
+    """
+    allowed, off = _choice(orchestrator)
+    start = time.perf_counter()
+    run_id = new_id(time.time())
+    recorder = Recorder(run_id, counters, listener)
+    state: State = {"request": request, "run_id": run_id}
+    status: Status = "failed"
+    counters.run_started()
+    try:
+        label, state = _run(steps, state, recorder, allowed, off)
+        if state.get("left_out"):
+            reason = " ".join(one.reason for one in state["left_out"])
+            recorder.degrade("documents_left_out", "ingest", reason)
+        if store is not None and "index" in state:
+            store.put(state["index"])
+        recorder.close(names(steps))
+        status = "failed" if "error" in state else "degraded" if recorder.degradations else "ok"
+    finally:
+        recorder.close(names(steps))
+        counters.run_ended(status)
+    return PilotResult(
+        run_id=run_id,
+        tenant=request.tenant,
+        workspace=request.workspace,
+        status=status,
+        orchestrator=label,
+        duration_seconds=time.perf_counter() - start,
+        ingest=_ingest_summary(state),
+        segment=_segment_summary(state),
+        embed=_embed_summary(state),
+        analysis=asdict(state["analysis"]) if "analysis" in state else None,
+        degradations=tuple(asdict(one) for one in recorder.degradations),
+        events=recorder.trail(),
+        error=state.get("error"),
+    )
+
+
+def _choice(orchestrator: str) -> tuple[bool, str | None]:
+    """Whether LangGraph is wanted, and why it may not be used."""
+    switch = os.environ.get(ENV, "auto").strip().lower() or "auto"
+    for where, value in (("orchestrator", orchestrator), (ENV, switch)):
+        if value not in get_args(Orchestrator):
+            raise ConfigError(f"{where} must be auto, langgraph or sequential, but got {value!r}; choose one of them.")
+    return orchestrator != "sequential", f"{ENV}=sequential" if switch == "sequential" else None
+
+
+def _run(
+    steps: Sequence[Step], state: State, recorder: Recorder, wanted: bool, off: str | None
+) -> tuple[Literal["langgraph", "sequential"], State]:
+    """Run on LangGraph where it is wanted and works, else plainly."""
+    if not wanted:
+        return "sequential", sequential.run(steps, state, recorder)
+    reason = off
+    if reason is None:
+        try:
+            graph = langgraph_pilot.build(steps, recorder)
+            return "langgraph", langgraph_pilot.run(graph, state)
+        except Exception as error:
+            if recorder.events:  # steps do not raise: langgraph itself broke on the way, and they are not taken twice
+                return "langgraph", {**state, "error": {"step": "orchestrator", "reason": reason_of(error)}}
+            reason = reason_of(error)
+    recorder.degrade("fallback_sequential", "orchestrator", reason)
+    return "sequential", sequential.run(steps, state, recorder)
+
+
+def _ingest_summary(state: State) -> dict[str, Any] | None:
+    if "documents" not in state:
+        return None
+    return {
+        "documents": [
+            {
+                "id": document.id,
+                "name": document.name,
+                "kind": document.kind,
+                "characters": len(document.text),
+                "cues": len(document.cues),
+                "start_s": document.cues[0].start_s if document.cues else None,
+                "end_s": max(cue.end_s for cue in document.cues) if document.cues else None,
+                "speakers": sorted({cue.speaker for cue in document.cues if cue.speaker}),
+            }
+            for document in state["documents"]
+        ],
+        "left_out": [asdict(one) for one in state.get("left_out", ())],
+        "duplicates": list(state.get("duplicates", ())),
+    }
+
+
+def _segment_summary(state: State) -> dict[str, Any] | None:
+    if "segments" not in state:
+        return None
+    sizes = [len(segment.text) for segment in state["segments"]]
+    return {
+        "segments": len(sizes),
+        "by_document": dict(Counter(segment.document for segment in state["segments"])),
+        "characters": {"least": min(sizes), "median": statistics.median(sizes), "most": max(sizes)} if sizes else None,
+    }
+
+
+def _embed_summary(state: State) -> dict[str, Any] | None:
+    if "index" not in state:
+        return None
+    index = state["index"]
+    return {
+        "embedder": index.embedder,
+        "dimension": index.encoder.dimension,
+        "vectors": len(index.vectors),
+        "namespace": index.namespace,
+    }

@@ -1,0 +1,149 @@
+"""A result as Markdown, at most 80 columns wide, for the terminal and for artifacts.
+
+Names and quotations come from documents, so they are shown harmless: no control characters, no markup, no new line.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from graphs.state import PilotResult
+
+WIDTH = 80
+_MARKUP = str.maketrans({character: f"\\{character}" for character in "\\`*_[]<>|#"})
+
+
+def render(result: PilotResult) -> str:
+    """The whole result; ends with a new line."""
+    return "\n".join(_lines(result)) + "\n"
+
+
+def _lines(result: PilotResult) -> Iterator[str]:
+    yield f"# Pilot run {result.run_id}"
+    yield ""
+    yield from _wrap(
+        f"**{result.status}** in {result.duration_seconds:.2f} s, orchestrator {result.orchestrator}, "
+        f"{safe(result.tenant)}/{safe(result.workspace)}."
+    )
+    if result.error:
+        yield ""
+        yield from _wrap(f"**{safe(result.error['step'])} failed.** {safe(result.error['reason'])}")
+    if result.degradations:
+        yield from _heading("Done without")
+        for one in result.degradations:
+            yield from _item(f"{safe(one['event'])}: {safe(one['reason'])}")
+    yield from _heading("Steps")
+    for event in result.events:
+        if event["what"] != "started":
+            took = f" in {event['duration_s']:.2f} s" if event["duration_s"] is not None else ""
+            why = f" ({safe(event['reason'])})" if event["reason"] else ""
+            yield from _item(f"{safe(event['step'])} {event['what']}{took}{why}")
+    if result.ingest:
+        yield from _ingest(result.ingest)
+    if result.analysis:
+        yield from _analysis(result.analysis)
+
+
+def _ingest(ingest: Mapping[str, Any]) -> Iterator[str]:
+    yield from _heading("Documents")
+    for document in ingest["documents"]:
+        size = f"{document['characters']:,} characters"
+        if document["cues"]:
+            size += f", {document['cues']} cues, {clock(document['start_s'])}–{clock(document['end_s'])}"
+        spoken = ", ".join(safe(name) for name in document["speakers"])
+        yield from _item(f"{safe(document['name'])}: {document['kind']}, {size}{'; ' + spoken if spoken else ''}")
+    for one in ingest["left_out"]:
+        yield from _item(f"left out: {safe(one['reason'])}")
+    for name in ingest["duplicates"]:
+        yield from _item(f"read once: {safe(name)} repeats another document")
+
+
+def _analysis(analysis: Mapping[str, Any]) -> Iterator[str]:
+    yield from _heading("Summary")
+    for finding in analysis["summary"]:
+        yield from _item(f"{safe(finding['label'])} {_where(finding['evidence'][0])}")
+    yield from _heading("Topics")
+    for finding in analysis["topics"]:
+        yield from _item(f"**{safe(finding['label'])}**, {finding['score']:.0%} of the segments")
+        yield from _quotes(finding["evidence"][:2])
+    yield from _heading("Key phrases")
+    for finding in analysis["key_phrases"]:
+        places = ", ".join(_where(one) for one in finding["evidence"])
+        yield from _item(f"{safe(finding['label'])} {places}")
+    yield from _heading("Sentiment")
+    score = analysis["sentiment"]
+    yield from _wrap(
+        f"Overall {'no data' if score is None else f'{score:+.2f}'}; {safe(analysis['method']['sentiment'])}."
+    )
+    if analysis["sentiments"]:
+        yield ""
+    for finding in analysis["sentiments"]:
+        yield from _item(f"**{safe(finding['label'])}**, {len(finding['segments'])} segments")
+        yield from _quotes(finding["evidence"])
+
+
+def _quotes(evidence: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for one in evidence:
+        who = f"{safe(one['speaker'])}: " if one["speaker"] else ""
+        yield from _item(f"{who}“{safe(one['quote'])}” {_where(one)}", indent="  ")
+
+
+def _where(evidence: Mapping[str, Any]) -> str:
+    """(name 1:02–1:30), (name, lines 3–9) or (name)."""
+    name = safe(evidence["document"])
+    if evidence["start_s"] is not None:
+        return f"({name} {clock(evidence['start_s'])}–{clock(evidence['end_s'])})"
+    if evidence["lines"]:
+        return f"({name}, lines {evidence['lines'][0]}–{evidence['lines'][1]})"
+    return f"({name})"
+
+
+def clock(seconds: float) -> str:
+    """1:02, or 1:00:02 past an hour."""
+    whole = int(seconds)
+    minutes = f"{whole // 60 % 60}:{whole % 60:02}"
+    return minutes if whole < 3600 else f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def safe(text: str) -> str:
+    """Text of a document as one harmless line: it can neither move a terminal's cursor nor open a tag."""
+    blank = "".join(" " if unicodedata.category(character) in ("Cc", "Zl", "Zp") else character for character in text)
+    visible = "".join(character for character in blank if unicodedata.category(character) not in ("Cf", "Cs", "Co"))
+    return " ".join(visible.split()).translate(_MARKUP)
+
+
+def _heading(text: str) -> Iterator[str]:
+    yield from ("", f"## {text}", "")
+
+
+def _item(text: str, indent: str = "") -> Iterator[str]:
+    yield from _wrap(text, f"{indent}- ", f"{indent}  ")
+
+
+def _wrap(text: str, first: str = "", rest: str = "") -> Iterator[str]:
+    """Lines of at most WIDTH columns, counting wide characters as two; a word longer than a line is cut."""
+    line, used = first, len(first)
+    empty = True
+    for word in text.split(" "):
+        gap = 0 if empty else 1
+        if not empty and used + gap + columns(word) > WIDTH:
+            yield line
+            line, used, gap = rest, len(rest), 0
+        line, used = line + " " * gap, used + gap
+        for character in word:
+            if used + columns(character) > WIDTH:
+                yield line
+                line, used = rest, len(rest)
+            line, used = line + character, used + columns(character)
+        empty = False
+    yield line
+
+
+def columns(text: str) -> int:
+    """Width on a terminal."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )

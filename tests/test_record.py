@@ -1,0 +1,299 @@
+"""Facts about the record: the contract for both stores, and what only a file has to promise."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bandits import record_tables
+from bandits.errors import PilotageError, RecordError, UnreadableRowError
+from bandits.record import MemoryRecord, SqlRecord, rows
+from bandits.testing import ELSEWHERE, HERE, RecordConformance, plain, sample_decision, sample_outcome
+from bandits.types import Decision
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+class TestMemoryRecord(RecordConformance):
+    @pytest.fixture
+    def record(self):
+        return MemoryRecord()
+
+
+class TestSqlRecord(RecordConformance):
+    @pytest.fixture
+    def record(self, tmp_path):
+        with SqlRecord(f"sqlite:///{tmp_path}/record.db") as record:
+            yield record
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A file that holds one decision, a, and its outcome."""
+    path = tmp_path / "record.db"
+    with SqlRecord(f"sqlite:///{path}") as record:
+        record.append(sample_decision("a"), sample_outcome("a"))
+    return path
+
+
+def sql(path: Path, *statements: str) -> None:
+    """Do to the file what a stranger could."""
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+ids = st.sampled_from(["a", "b", "c", "d"])
+scopes = st.sampled_from([HERE, HERE, HERE, ELSEWHERE])
+floats = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@st.composite
+def decisions(draw):
+    """Decisions of few ids, so that they collide; some contexts are not finite."""
+    weights = draw(st.lists(st.floats(1e-9, 1.0), min_size=1, max_size=5))
+    probabilities = np.array(weights) / sum(weights)
+    action = draw(st.integers(0, len(weights) - 1))
+    return sample_decision(
+        draw(ids),
+        scope=draw(scopes),
+        time=draw(floats),
+        context=np.array(draw(st.lists(st.floats(width=32), max_size=4)), np.float32),
+        arms=tuple(f"arm{i}" for i in range(len(weights))),
+        excluded=draw(st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2)),
+        probabilities=probabilities,
+        action=action,
+        propensity=float(probabilities[action]),
+        price=draw(floats),
+    )
+
+
+outcomes = st.builds(
+    sample_outcome,
+    ids,
+    scope=scopes,
+    time=floats,
+    quality=st.none() | st.floats(0.0, 1.0),
+    cost_usd=st.floats(0.0, 1e9),
+    vote=st.sampled_from([None, -1, 1]),
+    source=st.text(max_size=3),
+)
+
+
+def appended(record, batch):
+    """What the record answers: a position, or the error's name and text."""
+    try:
+        return record.append(*batch)
+    except PilotageError as error:
+        return type(error).__name__, str(error)
+
+
+@settings(max_examples=15, deadline=None)
+@given(batches=st.lists(st.lists(decisions() | outcomes, max_size=4), max_size=6))
+def test_sql_and_memory_answer_alike_to_any_batches(tmp_path_factory, batches):
+    """The list is the model: same positions, same refusals in the same words, same rows to the last bit."""
+    memory = MemoryRecord()
+    with SqlRecord(f"sqlite:///{tmp_path_factory.mktemp('law')}/record.db") as stored:
+        for batch in batches:
+            assert appended(stored, batch) == appended(memory, batch)
+        assert stored.head() == memory.head()
+        assert [(p, plain(e)) for p, e in stored.read()] == [(p, plain(e)) for p, e in memory.read()]
+
+
+def test_an_acknowledged_row_survives_closing(path):
+    """A second opening finds the rows of the first, and goes on counting."""
+    with SqlRecord(f"sqlite:///{path}") as record:
+        assert [plain(entry) for _, entry in record.read()] == [plain(sample_decision("a")), plain(sample_outcome("a"))]
+        assert record.append(sample_decision("b")) == 3
+
+
+def test_commits_are_flushed_to_disk(path):
+    """WAL with synchronous=FULL: an acknowledgement means that the row is on the disk."""
+    engine = record_tables.engine(f"sqlite:///{path}", 1.0).execution_options(begin="DEFERRED")
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+def test_the_folder_of_a_new_record_is_made(tmp_path):
+    """`$PILOTAGE_HOME` need not exist before."""
+    with SqlRecord(f"sqlite:///{tmp_path}/new/home/record.db") as record:
+        assert record.append(sample_decision()) == 1
+
+
+def test_outcomes_by_decision_use_the_index(path):
+    """Nobody scans the whole record for one decision."""
+    connection = sqlite3.connect(path)
+    plan = connection.execute(
+        "EXPLAIN QUERY PLAN SELECT * FROM outcomes WHERE decision_id = 'a' ORDER BY position"
+    ).fetchall()
+    connection.close()
+    assert len(plan) == 1
+    assert "USING INDEX outcomes_by_decision" in plan[0][-1]
+
+
+APPENDER = """
+import sys
+from bandits.record import SqlRecord
+from bandits.testing import sample_decision, sample_outcome
+record = SqlRecord(sys.argv[1])
+print("open", flush=True)
+sys.stdin.readline()
+for i in range(int(sys.argv[3])):
+    key = f"{sys.argv[2]}{i}"
+    print(key, record.append(sample_decision(key), sample_outcome(key)), flush=True)
+"""
+
+
+def appender(url: str, name: str, count: int) -> subprocess.Popen[str]:
+    """A process that opens the record, waits for a line, and appends `count` pairs, telling each position."""
+    return subprocess.Popen(
+        [sys.executable, "-c", APPENDER, url, name, str(count)], stdin=-1, stdout=-1, text=True, bufsize=1
+    )
+
+
+def test_three_processes_append_to_one_record(tmp_path):
+    """They even make the file together; all positions are there once, and each process was told the right ones."""
+    url, count = f"sqlite:///{tmp_path}/record.db", 25
+    children = [appender(url, name, count) for name in "xyz"]
+    for child in children:
+        assert child.stdout.readline() == "open\n"
+    for child in children:  # all are open: start them at once
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    told = {}
+    for child in children:
+        told |= dict(line.split() for line in child.communicate()[0].splitlines())
+        assert child.returncode == 0
+    with SqlRecord(url) as record:
+        found = list(rows(record, batch=7))
+    assert [position for position, _ in found] == list(range(1, 3 * 2 * count + 1))
+    assert len(told) == 3 * count
+    assert {e.decision_id: str(p) for p, e in found if not isinstance(e, Decision)} == told
+
+
+def test_a_killed_process_loses_nothing_that_it_acknowledged(tmp_path):
+    """kill -9 in mid-work: every position that was answered is in the file, and the next process goes on."""
+    url = f"sqlite:///{tmp_path}/record.db"
+    child = appender(url, "x", 100_000)
+    child.stdout.readline()
+    child.stdin.write("go\n")
+    child.stdin.flush()
+    told = [child.stdout.readline().split() for _ in range(20)]
+    child.kill()
+    child.communicate()
+    with SqlRecord(url) as record:
+        found = {entry.decision_id: position for position, entry in record.read() if not isinstance(entry, Decision)}
+        assert {key: found[key] for key, _ in told} == {key: int(position) for key, position in told}
+        assert record.append(sample_decision("next")) == 2 * len(found) + 1
+
+
+def test_a_record_locked_by_another_says_so_and_works_afterwards(path):
+    """A stranger's open transaction: the append gives up, writes nothing, and the next one succeeds."""
+    with SqlRecord(f"sqlite:///{path}", busy_s=0.05) as record:
+        stranger = sqlite3.connect(path, isolation_level=None)
+        stranger.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RecordError, match=r"database is locked.*no other process"):
+            record.append(sample_decision("b"))
+        assert record.head() == 2  # reading goes on meanwhile
+        stranger.execute("ROLLBACK")
+        stranger.close()
+        assert record.append(sample_decision("b")) == 3
+
+
+@pytest.mark.parametrize("table", ["decisions", "outcomes"])
+@pytest.mark.parametrize("change", ["UPDATE {} SET time = 0", "DELETE FROM {}"])
+def test_the_file_refuses_to_change_history(path, table, change):
+    """Even by hand, rows are only appended."""
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        sql(path, change.format(table))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("UPDATE decisions SET probabilities = zeroblob(32)", "sum to"),
+        ("UPDATE decisions SET context = x'0000c07f'", "finite"),
+        ("UPDATE decisions SET context = x'00'", "buffer"),
+        ("UPDATE decisions SET arms = '[1'", "Expecting"),
+        ("UPDATE decisions SET slot = 'first'", "Slot"),
+        ("UPDATE decisions SET tenant = 'ACME'", "tenant"),
+    ],
+)
+def test_a_damaged_row_is_named_and_the_rest_stays_readable(path, damage, reason):
+    """Position and reason are in the error; reading on behind it works."""
+    sql(path, "DROP TRIGGER decisions_no_update", damage)
+    with SqlRecord(f"sqlite:///{path}") as record:
+        record.append(sample_decision("b"))
+        with pytest.raises(UnreadableRowError, match=reason) as refused:
+            record.read()
+        assert refused.value.position == 1
+        assert [position for position, _ in record.read(1)] == [2, 3]
+
+
+def test_the_first_of_several_damaged_rows_is_the_one_named(path):
+    """An outcome at 2 before a decision at 3, though decisions are read first."""
+    with SqlRecord(f"sqlite:///{path}") as record:
+        record.append(sample_decision("b"))
+        sql(path, "DROP TRIGGER decisions_no_update", "UPDATE decisions SET slot = 'first' WHERE position = 3")
+        sql(path, "DROP TRIGGER outcomes_no_update", "UPDATE outcomes SET vote = 5")
+        with pytest.raises(UnreadableRowError) as refused:
+            record.read()
+        assert refused.value.position == 2
+
+
+def test_a_file_that_is_no_database_is_refused_untouched(tmp_path):
+    """A wrong path is an error, not an overwritten file."""
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, but long enough to look at" * 100)
+    with pytest.raises(RecordError, match="file is not a database"):
+        SqlRecord(f"sqlite:///{path}")
+    assert path.read_text().startswith("not a database")
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        ("UPDATE meta SET value = '2'", "must have version 1, but .* has '2'.*newer"),
+        ("UPDATE meta SET value = 'x'", "must have version 1, but .* has 'x'"),
+        ("DELETE FROM meta", "must have version 1, but .* has None"),
+        ("DROP TABLE meta", "belongs to another program"),
+    ],
+)
+def test_a_file_of_another_version_or_program_is_refused(path, tamper, message):
+    """The error says what was found and what to do."""
+    sql(path, tamper)
+    with pytest.raises(RecordError, match=message):
+        SqlRecord(f"sqlite:///{path}")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite://", "sqlite:///:memory:", "record.db", "", "mysql://host/db", "sqlite:///{tmp}", "sqlite:///{tmp}/f/r"],
+)
+def test_a_url_that_is_no_file_is_refused(tmp_path, url):
+    """A database in memory would forget; a folder, or a file where the folder should be, cannot hold it."""
+    (tmp_path / "f").touch()
+    with pytest.raises(RecordError, match="record"):
+        SqlRecord(url.format(tmp=tmp_path))
+
+
+def test_a_record_of_version_1_still_reads_as_it_was_written(tmp_path):
+    """The golden file, made by golden/make_record.py, against the values in golden/record-1.json."""
+    shutil.copy(GOLDEN / "record-1.db", tmp_path / "record.db")
+    expected = json.loads((GOLDEN / "record-1.json").read_text(encoding="utf-8"))
+    with SqlRecord(f"sqlite:///{tmp_path}/record.db") as record:
+        found = [{"position": position, **plain(entry)} for position, entry in record.read()]
+        assert found == expected
+        assert record.append(sample_decision("new"), sample_outcome("new")) == len(expected) + 2
