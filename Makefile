@@ -37,6 +37,9 @@ BUDGETS := 8.3e-5 2.3e-4 3.0e-4 6.6e-4 1.9e-3 5.3e-3 1.5e-2
 bench: setup  ## regenerate the measured figures of docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.routing --data paretobandit --budgets $(BUDGETS) --seeds 20
 
+prefect: setup  ## Prefect server, worker and deployments on this machine, until Ctrl-C
+	@$(BIN)/python -m flows.laptop
+
 lock: setup  ## resolve requirements.lock anew; it names no index
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-annotate --no-header --upgrade --extra demo --group dev pyproject.toml -o requirements.lock

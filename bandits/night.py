@@ -78,8 +78,9 @@ def learn(
 
 
 def judge(learned: Learned, settings: NightConfig, incumbent: Incumbent | None = None, night: int = 1) -> Judged:
-    """Compare candidate, best mix and best fixed arm at the same budget, and the candidate with the incumbent.
+    """The guard chooses among candidate, best mix and best fixed arm; the gate judges its choice by the incumbent.
 
+    So a simple policy, too, can replace a learned one that has gone stale, and on the same evidence.
     night: nights since the last promotion, counted from 1 (the gate spends its error rate over them).
     """
     prepared, trained = learned.prepared, learned.trained
@@ -97,17 +98,15 @@ def judge(learned: Learned, settings: NightConfig, incumbent: Incumbent | None =
     guarded = guard.choose(
         scores["candidate"], scores["mix"], scores["fixed"], costs=costs, budget=domain.budget_usd_per_request
     )
-    gated = _gate(learned, q_hat, settings, incumbent, night)
+    gated = _gate(learned, probs[guarded.chosen], q_hat, settings, incumbent, night)
     rows = report.evaluate(feedback, {str(name): p for name, p in probs.items()}, q_hat)
     chosen: Choice | None
     if incumbent is None:
         chosen, reason = guarded.chosen, guarded.reason
-    elif gated.outcome == "pass" and guarded.chosen == "candidate":
-        chosen, reason = "candidate", gated.reason
+    elif gated.outcome == "pass":
+        chosen, reason = guarded.chosen, f"{guarded.reason} It replaces snapshot {incumbent.version}: {gated.reason}"
     else:
-        chosen = None
-        reason = gated.reason if gated.outcome != "pass" else guarded.reason
-        reason = f"Snapshot {incumbent.version} stays: {reason}"
+        chosen, reason = None, f"Snapshot {incumbent.version} stays: {gated.reason}"
     return Judged(
         policies,
         costs,
@@ -194,9 +193,14 @@ def _simple(prepared: Prepared, q_hat: Matrix) -> dict[Choice, Policy]:
 
 
 def _gate(
-    learned: Learned, q_hat: Matrix, settings: NightConfig, incumbent: Incumbent | None, night: int
+    learned: Learned,
+    candidate: Matrix,
+    q_hat: Matrix,
+    settings: NightConfig,
+    incumbent: Incumbent | None,
+    night: int,
 ) -> GateVerdict:
-    feedback, candidate = learned.prepared.feedback, learned.trained.action_probs
+    feedback = learned.prepared.feedback
     if incumbent is None:
         scores = dr.scores(feedback, candidate, q_hat)
         return gate(scores, None, alpha=settings.alpha, night=night, bound=1.0, ess=support(feedback, candidate).ess)

@@ -177,8 +177,6 @@ def opened(path: Path, *, patience_s: float = PATIENCE_S) -> Iterator[duckdb.Duc
 def _writable(path: Path, patience_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
     with _writing, _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            _wal(path).unlink(missing_ok=True)  # of a file that was deleted: it must not leak into the new one
         with closing(_connect(path, False, patience_s)) as connection:
             if not connection.execute("SELECT 1 FROM duckdb_tables()").fetchall():
                 connection.begin()
@@ -219,13 +217,9 @@ def _explained(path: Path) -> Iterator[None]:
     except (duckdb.Error, OSError) as error:
         raise WarehouseError(
             f"the warehouse must be a DuckDB file that can be read and written, but {path} says: {error} "
-            f"Where disk space and permissions are right, it is corrupt: delete {path} and {_wal(path).name}, "
-            "run `pilotage load`, and it is rebuilt from the record."
+            f"Where disk space and permissions are right, it is corrupt: delete it, run "
+            "`pilotage load`, and it is rebuilt from the record."
         ) from error
-
-
-def _wal(path: Path) -> Path:
-    return path.with_name(path.name + ".wal")
 
 
 def _check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

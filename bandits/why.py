@@ -72,8 +72,8 @@ class Story:
         head = [
             f"decision {d.id}",
             f"  scope {d.scope}, policy {d.policy} ({d.slot}), features {d.schema}",
-            f"  drew {d.arm} with probability {d.propensity:.4f}"
-            f"; a dollar had to earn {d.price:.4g} reward, spending was at {d.pressure:.2f} of target",
+            f"  drew {d.arm} with probability {d.propensity:.4f}",
+            f"  a dollar had to earn {d.price:.4g} reward; spending was at {d.pressure:.2f} of target",
             f"  {'arm':<24} {'probability':>11} {'reward est.':>11} {'USD est.':>10}",
         ]
         rows = [
@@ -82,11 +82,11 @@ class Story:
             + (f"\n      not drawn: {arm.excluded}" if arm.excluded else "")
             for arm in self.arms
         ]
-        again = {True: "yes, to the last bit", False: "NO", None: "unknown, the snapshot is not here"}[self.replays]
+        again = {True: "equal, to the last bit", False: "NOT EQUAL", None: "unknown, its snapshot is not here"}
         tail = [
             f"  came back: reward {_number(self.reward, '.4f')}, cost {_number(self.cost_usd, '.2e')} USD, "
             f"{len(self.outcomes)} outcome(s)",
-            f"  computed again from the snapshot, the probabilities are equal: {again}",
+            f"  probabilities computed again: {again[self.replays]}",
         ]
         return "\n".join(head + rows + tail)
 

@@ -7,14 +7,19 @@ import os
 from bandits.config import home
 from bandits.serving import Home
 
-_DEFAULTS = {
-    "PREFECT_HOME": str(Home(home()).prefect),
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # the default is pickle
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # its first start migrates a new database
-    "PREFECT_LOGGING_LEVEL": "WARNING",
-}
-for _name, _value in _DEFAULTS.items():  # before anything imports prefect, which reads them once
+
+def environment() -> dict[str, str]:
+    """What Prefect must be told: its home inside ours, no telemetry, JSON results, time for a first start."""
+    return {
+        "PREFECT_HOME": str(Home(home()).prefect),
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # the default is pickle
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # its first start migrates a new database
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+    }
+
+
+for _name, _value in environment().items():  # before anything imports prefect, which reads them once
     os.environ.setdefault(_name, _value)

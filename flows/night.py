@@ -62,8 +62,11 @@ def night(
 ) -> dict[str, Any]:
     """Learn from the log of one scope and publish a policy, if the evidence allows.
 
-    tenant, workspace, domain: the scope, as pilotage.toml names it.
-    now: UTC seconds since the epoch that the night believes it is; left out, the clock's.
+    Args:
+        tenant: Whose log, as pilotage.toml names it.
+        workspace: Which of the tenant's workspaces.
+        domain: Which kind of decision, as pilotage.toml names it.
+        now: UTC seconds since the epoch that the night believes it is; left out, the clock's.
     """
     return _night(tenant, workspace, domain, now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +26,8 @@ def analysis(state: State) -> State:
     index = state.get("index")
     rows = topics.directions(texts, None if index is None else index.vectors, [one.document for one in segments])
     labels = topics.cluster(rows)
-    weights = topics.class_weights(texts, labels)
+    said = [Counter(phrases(text)) for text in texts]
+    weights = topics.class_weights(said, labels)
     tongues = {document.id: language(document.text[:50_000]) for document in state["documents"]}
     spoken = sorted(set(tongues.values()))
     tones = [sentiment.tone(one.text) if tongues[one.document] == "en" else sentiment.Tone() for one in segments]
@@ -40,7 +42,7 @@ def analysis(state: State) -> State:
                 "summary": "extractive: sentences of the text itself",
             },
             topics=_topics(segments, rows, labels, weights),
-            key_phrases=_key_phrases(segments, labels, weights),
+            key_phrases=_key_phrases(segments, said, labels, weights),
             sentiment=sentiment.together(tones).score,
             sentiment_by_segment=tuple(tone.score for tone in tones),
             sentiments=_sentiments(segments, tones),
@@ -69,7 +71,10 @@ def _topics(
 
 
 def _key_phrases(
-    segments: Sequence[Segment], labels: topics.Labels, weights: Sequence[dict[str, float]]
+    segments: Sequence[Segment],
+    said: Sequence[Counter[str]],
+    labels: topics.Labels,
+    weights: Sequence[dict[str, float]],
 ) -> tuple[Finding, ...]:
     """Phrases by their weight in each topic times the topic's share, each with the segments that say it most."""
     shares = np.bincount(labels, minlength=len(weights)) / len(labels)
@@ -77,10 +82,9 @@ def _key_phrases(
     for share, terms in zip(shares.tolist(), weights, strict=True):
         for term, weight in terms.items():
             overall[term] = overall.get(term, 0.0) + share * weight
-    said = [phrases(segment.text) for segment in segments]
     found = []
     for term, weight in topics.distinct_phrases(overall, _KEY_PHRASES):
-        times = {i: count for i, terms in enumerate(said) if (count := terms.count(term))}
+        times = {i: count for i, terms in enumerate(said) if (count := terms[term])}
         found.append(_finding("key_phrase", term, weight, segments, sorted(times, key=lambda i: -times[i]), term))
     return tuple(found)
 

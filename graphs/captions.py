@@ -150,9 +150,7 @@ def _pair(name: str, captions: Sequence[Caption], timings: Sequence[_Timing]) ->
         if caption is not None and caption.start_time.in_milliseconds() == timing.start_ms:
             yield caption, timing
             caption = next(waiting, None)
-        elif timing.last_line > timing.line and (
-            caption is None or caption.start_time.in_milliseconds() > timing.start_ms
-        ):
+        elif timing.last_line > timing.line:
             mend = "write each cue as an empty line, a number, its times, its text"
             raise IngestError(name, "format", "a cue cannot be read", mend, timing.line)
 

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+from sklearn.utils.extmath import randomized_svd
 
 from graphs.errors import EmbedError
 from graphs.passage import Segment
@@ -66,12 +66,8 @@ class HashedSvd:
         )
         tfidf = TfidfTransformer(sublinear_tf=True)
         weights = tfidf.fit_transform(hashing.transform(texts))
-        rank = min(self.dimension, len(texts))
-        if rank < 2:  # a decomposition needs two texts; one text is its own direction
-            components = weights.toarray()
-        else:
-            components = TruncatedSVD(rank, n_iter=2, random_state=0).fit(weights).components_
-        return _HashedSvdEncoder(hashing, tfidf, components.astype(np.float64))
+        _, _, components = randomized_svd(weights, min(self.dimension, len(texts)), n_iter=2, random_state=0)
+        return _HashedSvdEncoder(hashing, tfidf, components)
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,13 +53,13 @@ def run_pilot(
     try:
         label, state = _run(steps, state, recorder, allowed, off)
         if state.get("left_out"):
-            reason = " ".join(one.reason for one in state["left_out"])
-            recorder.degrade("documents_left_out", "ingest", reason)
+            gone = ", ".join(one.name for one in state["left_out"])
+            recorder.degrade("documents_left_out", "ingest", f"{len(state['left_out'])} could not be read: {gone}")
         if store is not None and "index" in state:
             store.put(state["index"])
-        recorder.close(names(steps))
+        recorder.close(names(steps))  # before the status: a listener may break here, too
         status = "failed" if "error" in state else "degraded" if recorder.degradations else "ok"
-    finally:
+    finally:  # an interrupt passes through, and is counted
         recorder.close(names(steps))
         counters.run_ended(status)
     return PilotResult(

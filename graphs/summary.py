@@ -18,15 +18,15 @@ _REDUNDANT = 0.5  # cosine above which a sentence says again what is chosen alre
 
 def central_sentences(texts: Sequence[str], many: int = 5) -> list[tuple[int, str, float]]:
     """(index of its text, sentence, centrality in 0..1) of at most `many` sentences, in the order of the texts."""
-    found = [
-        (index, " ".join(sentence.split()))
-        for index, text in enumerate(texts)
-        for sentence in _SENTENCE.split(text)
-        if sum(map(is_content, content_words(sentence))) >= _LEAST_WORDS
-    ]
+    found: list[tuple[int, str, list[str]]] = []
+    for index, text in enumerate(texts):
+        for sentence in _SENTENCE.split(text):
+            words = content_words(sentence)
+            if len(words) >= _LEAST_WORDS and sum(map(is_content, words)) >= _LEAST_WORDS:
+                found.append((index, " ".join(sentence.split()), words))
     if not found:
         return []
-    rows = TfidfVectorizer(analyzer=content_words, sublinear_tf=True).fit_transform([text for _, text in found])
+    rows = TfidfVectorizer(analyzer=list, sublinear_tf=True).fit_transform([words for _, _, words in found])
     centre = np.asarray(rows.mean(axis=0)).ravel()
     scores = rows @ (centre / np.linalg.norm(centre))
     chosen: list[int] = []

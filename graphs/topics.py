@@ -8,6 +8,7 @@ Maximal marginal relevance keeps the choice varied: Carbonell & Goldstein 1998, 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -15,18 +16,19 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
-from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import silhouette_score
+from sklearn.utils.extmath import randomized_svd
 
 from graphs.embed import Vectors, unit
-from graphs.words import content_words, phrases
+from graphs.words import content_words
 
 Labels = NDArray[np.int64]  # (n,) cluster of each segment, numbered by first appearance
 
 MOST_TOPICS = 10
 _DIRECTIONS = 32
 _LEAST_SILHOUETTE = 0.02  # below this the segments show no groups, and one topic is the honest answer
+_NEAR_BEST = 0.85
 _SAMPLE = 1_500  # silhouette is quadratic in the segments
 
 
@@ -34,10 +36,13 @@ def directions(texts: Sequence[str], vectors: Vectors | None, documents: Sequenc
     """What is clustered: embeddings, or TF-IDF where there are none, in their 32 main directions, then smoothed."""
     rows = vectors
     if rows is None:
-        rows = TfidfVectorizer(analyzer=content_words, sublinear_tf=True).fit_transform(texts)
-    rank = min(_DIRECTIONS, rows.shape[0] - 1, rows.shape[1] - 1)
-    reduced = TruncatedSVD(rank, random_state=0).fit_transform(rows) if rank >= 2 else np.ones((rows.shape[0], 1))
-    return smoothed(unit(reduced), documents)
+        words = [content_words(text) for text in texts]
+        if not any(words):
+            return np.ones((len(texts), 1), dtype=np.float32)
+        rows = TfidfVectorizer(analyzer=list, sublinear_tf=True).fit_transform(words)
+    rank = min(_DIRECTIONS, *rows.shape)
+    left, strengths, _ = randomized_svd(rows, rank, n_iter=2, random_state=0)
+    return smoothed(unit(left * strengths), documents)
 
 
 def smoothed(vectors: Vectors, documents: Sequence[str], weight: float = 0.5) -> Vectors:
@@ -50,36 +55,42 @@ def smoothed(vectors: Vectors, documents: Sequence[str], weight: float = 0.5) ->
 
 
 def cluster(vectors: Vectors) -> Labels:
-    """Groups of rows; one group for fewer than 4 rows, or where no split shows a silhouette worth the name."""
+    """Groups of rows: the fewest whose silhouette comes within 15 % of the best, for it creeps up with their number.
+
+    One group for fewer than 5 rows, or where no split shows a silhouette worth the name.
+    """
     n = len(vectors)
-    best, labels = _LEAST_SILHOUETTE, np.zeros(n, dtype=np.int64)
-    distinct = len(np.unique(vectors, axis=0))
+    distinct = len(np.unique(vectors.round(4), axis=0))
+    trials: list[tuple[float, Labels]] = []
     for k in range(2, min(MOST_TOPICS, distinct - 1, (n + 1) // 3) + 1):
-        trial = KMeans(k, n_init=5, random_state=0).fit_predict(vectors)
-        if len(set(trial.tolist())) < 2:
-            continue
-        score = silhouette_score(vectors, trial, sample_size=min(n, _SAMPLE), random_state=0)
-        if score > best + 1e-9:
-            best, labels = score, trial
-    first = {label: order for order, label in enumerate(dict.fromkeys(labels.tolist()))}
-    return np.array([first[label] for label in labels.tolist()], dtype=np.int64)
+        labels = KMeans(k, n_init=5, random_state=0).fit_predict(vectors)
+        score = silhouette_score(vectors, labels, sample_size=min(n, _SAMPLE), random_state=0)
+        trials.append((float(score), labels))
+    best = max((score for score, _ in trials), default=0.0)
+    if best < _LEAST_SILHOUETTE:
+        return np.zeros(n, dtype=np.int64)
+    chosen = next(labels for score, labels in trials if score >= _NEAR_BEST * best)
+    first = {label: order for order, label in enumerate(dict.fromkeys(chosen.tolist()))}
+    return np.array([first[label] for label in chosen.tolist()], dtype=np.int64)
 
 
-def class_weights(texts: Sequence[str], labels: Labels) -> list[dict[str, float]]:
-    """c-TF-IDF of every content word, and of every phrase of 2 or 3 that is said more than once, by cluster."""
+def class_weights(said: Sequence[Counter[str]], labels: Labels) -> list[dict[str, float]]:
+    """c-TF-IDF of every content word, and of every phrase of 2 or 3 that is said more than once, by cluster.
+
+    said: (n,) how often each segment says each phrase.
+    """
     counts = [Counter[str]() for _ in range(int(labels.max(initial=0)) + 1)]
-    for text, label in zip(texts, labels.tolist(), strict=True):
-        counts[label].update(phrases(text))
-    overall = sum(counts, Counter[str]())
+    overall = Counter[str]()
+    for terms, label in zip(said, labels.tolist(), strict=True):
+        counts[label].update(terms)
+        overall.update(terms)
     mean = overall.total() / len(counts)
-    return [
-        {
-            term: n / count.total() * float(np.log1p(mean / overall[term]))
-            for term, n in count.items()
-            if " " not in term or overall[term] > 1
-        }
-        for count in counts
-    ]
+    weights: list[dict[str, float]] = []
+    for count in counts:
+        total = count.total()
+        kept = {term: n for term, n in count.items() if " " not in term or overall[term] > 1}
+        weights.append({term: n / total * math.log1p(mean / overall[term]) for term, n in kept.items()})
+    return weights
 
 
 def distinct_phrases(weights: dict[str, float], many: int, diversity: float = 0.6) -> list[tuple[str, float]]:

@@ -18,6 +18,7 @@ _LETTER = rf"(?:(?![{_UNSPACED}])[^\W_]|[{_MARKS}])"
 _TOKEN = re.compile(rf"[{_UNSPACED}]+|{_LETTER}+(?:['-]{_LETTER}+)*|[^\w\s'-]")
 _IS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 _ELISION = re.compile(r"^(?:[cdjlmnst]|qu)'")
+_LONGEST = 40
 _BREAK = ""  # stands between tokens where a phrase must not run on
 
 _STOP = frozenset().union(*STOP.values())
@@ -37,8 +38,8 @@ def tokens(text: str) -> list[str]:
 
 
 def is_content(token: str) -> bool:
-    """Whether a word says something: no stop word, no contraction of one, no lone letter, no number or date."""
-    if token in _STOP or not any(character.isalpha() for character in token):
+    """Whether a word says something: no stop word, no contraction of one, no lone letter, no number, date or hash."""
+    if token in _STOP or len(token) > _LONGEST or not any(character.isalpha() for character in token):
         return False
     if "'" in token and (token.endswith("n't") or token.partition("'")[0] in _STOP):
         return False

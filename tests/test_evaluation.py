@@ -98,6 +98,18 @@ class TestIdentities:
         assert moments(snips.scores(feedback, target)).mean == pytest.approx(ratio, abs=1e-12)
 
     @QUICK
+    @given(cases())
+    def test_spread_of_snips_scores_is_that_of_the_ratio(self, case):
+        """The delta method's variance of a ratio, sum of w^2 (r - R)^2 over (sum w)^2, but for n / (n - 1)."""
+        feedback, target, _ = case
+        w, n = importance(feedback, target), len(feedback)
+        ratio = (w * feedback.rewards).sum() / w.sum()
+        textbook = (w**2 * (feedback.rewards - ratio) ** 2).sum() / w.sum() ** 2
+        if n > 1:
+            error = moments(snips.scores(feedback, target)).standard_error
+            assert error**2 * (n - 1) / n == pytest.approx(textbook, rel=1e-9, abs=1e-14)
+
+    @QUICK
     @given(cases(), st.floats(0.0, 0.5))
     def test_snips_moves_with_the_reward(self, case, shift):
         feedback, target, _ = case
@@ -388,6 +400,14 @@ class TestSupport:
             assert found.ess == pytest.approx(1000)
             assert found.ess_least_arm == pytest.approx(tried)
             assert found.verdict == verdict
+
+    def test_enough_for_each_arm_is_not_enough_if_the_whole_is_not(self):
+        """An unlucky draw: both arms have their 100 rounds, but those of the rare one carry nearly all the weight."""
+        actions = (np.arange(201) < 101).astype(int)
+        found = support(log(actions, np.tile([0.9, 0.1], (201, 1)), np.full(201, 0.5)), np.full((201, 2), 0.5))
+        assert found.ess_least_arm == pytest.approx(100)
+        assert found.ess == pytest.approx(123, abs=1)
+        assert found.verdict == "not enough data"
 
     def test_an_arm_played_less_than_once_in_200_is_not_asked_for_rounds(self):
         feedback = log(np.zeros(1000), np.tile([0.996, 0.004], (1000, 1)), np.full(1000, 0.5))

@@ -120,6 +120,11 @@ class TestHold:
         found = verdict(candidate, candidate, 0.0)
         assert (found.outcome, found.advantage, found.low, found.high) == ("hold", 0.0, 0.0, 0.0)
 
+    def test_policies_that_differ_by_rounding_alone_are_hold(self):
+        incumbent = np.linspace(0.2, 0.8, 1000)
+        found = verdict(incumbent + 1e-13, incumbent, 1e-14)
+        assert (found.outcome, found.low, found.high) == ("hold", -1e-14, 1e-14)
+
 
 class TestBadInput:
     """What makes no sense is refused, never judged."""

@@ -330,12 +330,20 @@ class TestTamper:
 
         assert "key must be the one that signed" in refusal(root, trusted | {second.id: VerifyKey(second.public)})
 
-    @pytest.mark.parametrize("version", ["1", "0000001", "../000001", "000001/", "", "٠٠٠٠٠١", "000009", "0"])
-    def test_a_version_that_is_not_there_is_refused(self, root, key, trusted, version):
-        """Odd names do not leave the folder of the scope."""
+    @pytest.mark.parametrize(
+        "version", ["1", "0000001", "../000001", "000001/", "000001\n", "", "٠٠٠٠٠١", "0", "Latest"]
+    )
+    def test_a_name_that_is_no_version_is_refused(self, root, key, trusted, version):
+        """Before it comes near a path."""
         publish(root, key)
 
-        refusal(root, trusted, version)
+        assert "version must be six to twelve digits or 'latest'" in refusal(root, trusted, version)
+
+    def test_a_version_that_is_not_there_is_refused(self, root, key, trusted):
+        """The message names the newest that is."""
+        publish(root, key)
+
+        assert "not there (the newest: 000001)" in refusal(root, trusted, "000009")
 
     def test_nothing_published_says_so(self, root, trusted):
         """No folder at all."""
@@ -472,6 +480,10 @@ except SnapshotError as error:
             ({"files": {"../x": {"sha256": "0" * 64, "size": 1}}}, "files must be"),
             ({"files": {ARRAYS: {"sha256": "0" * 64, "size": -1}}}, "files must be"),
             ({"files": {ARRAYS: {"sha256": "0" * 64}}}, "files must be"),
+            (
+                {"files": dict.fromkeys((ARRAYS, "x"), {"sha256": "0" * 64, "size": 1})},
+                "files must be",
+            ),
             ({"key": "me"}, "key must be"),
             ({"key": "0" * 16}, "key must be the one that signed"),
         ],

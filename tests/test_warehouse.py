@@ -139,13 +139,23 @@ class TestLoad:
         assert load(filled(MemoryRecord()), loaded) == Loaded(20, 0, 20)
         assert tables(loaded) == before
 
-    def test_a_log_left_by_a_deleted_file_does_not_leak_into_the_new_one(self, loaded, path):
-        """Who deletes the file but not its .wal still gets a clean one."""
-        before = tables(loaded)
-        path.unlink()
-        (path.parent / "warehouse.duckdb.wal").write_bytes(b"stale" * 100)
-        load(filled(MemoryRecord()), path)
+    def test_rows_and_watermark_are_one_transaction(self, path):
+        """A load that fails at its watermark leaves no row behind; the next one brings each of them once."""
+        record = filled(MemoryRecord(), 3)
+        load(record, path)
+        remake = "CREATE OR REPLACE TABLE meta (version INTEGER, position BIGINT CHECK (position < {})); "
+        remake += "INSERT INTO meta VALUES (1, 6)"
+        with duckdb.connect(str(path)) as connection:
+            connection.execute(remake.format(8))
+        before = tables(path)
+        record.append(sample_decision("new"), sample_outcome("new"))
+        with pytest.raises(WarehouseError, match="CHECK constraint"):
+            load(record, path)
         assert tables(path) == before
+        with duckdb.connect(str(path)) as connection:
+            connection.execute(remake.format(9))
+        assert load(record, path) == Loaded(2, 0, 8)
+        assert [row[0] for row in tables(path)["decisions"]] == [1, 3, 5, 7]
 
     def test_an_empty_record_gives_an_empty_warehouse(self, path):
         """Which reads as an empty log."""
@@ -382,9 +392,9 @@ class TestBadFiles:
             "flipped": good[:12_400] + bytes(255 - byte for byte in good[12_400:12_500]) + good[12_500:],
         }[damage]
         loaded.write_bytes(bad)
-        with pytest.raises(WarehouseError, match=r"delete .* run `pilotage load`.*rebuilt"):
+        with pytest.raises(WarehouseError, match=r"delete it, run `pilotage load`.*rebuilt"):
             read_feedback(loaded, HERE, CONFIG, NOW)
-        with pytest.raises(WarehouseError, match=r"delete .* run `pilotage load`.*rebuilt"):
+        with pytest.raises(WarehouseError, match=r"delete it, run `pilotage load`.*rebuilt"):
             load(filled(MemoryRecord()), loaded)
         loaded.unlink()
         load(filled(MemoryRecord()), loaded)

@@ -1,0 +1,190 @@
+"""Facts about the night in Prefect: a real server, real schedules, a real flow run on a real record."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from bandits.config import load_config
+from bandits.keys import trusted_keys
+from bandits.serving import Home, Server
+from bandits.snapshots import load
+from bandits.types import Outcome, Scope
+from bandits.warehouse import read_runs
+
+ROOT = Path(__file__).parents[2]
+SCOPE = Scope("demo", "main", "model_routing")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A home of its own, for this module and all processes that it starts."""
+    root = tmp_path_factory.mktemp("home")
+    before = dict(os.environ)
+    os.environ |= {"PILOTAGE_HOME": str(root), "PILOTAGE_CONFIG": str(ROOT / "pilotage.toml")}
+    os.environ["PREFECT_HOME"] = str(Home(root).prefect)
+    yield Home(root)
+    os.environ.clear()
+    os.environ |= before
+
+
+@pytest.fixture(scope="module")
+def api(place):
+    """Server, worker and the deployments of prefect.yaml, as `make prefect` starts them."""
+    from flows.laptop import laptop
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with laptop(ROOT, port) as url:
+        os.environ["PREFECT_API_URL"] = url
+        yield httpx.Client(base_url=url, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def day(place):
+    """700 decisions with outcomes, served by the real router into the real record: long prompts need the dear model."""
+    rng = np.random.default_rng(0)
+    now = time.time() - 3600.0
+    with place.open_record() as record:
+        router = Server(place, load_config(), SCOPE, record, rng, lambda: now).router
+        for _ in range(700):
+            context = rng.normal(size=76).astype(np.float32)
+            decision = router.decide(context)
+            quality = float(np.clip((0.6, 0.8 + 0.2 * np.tanh(context[0]), 0.9)[decision.action], 0, 1))
+            cost = (3e-5, 5e-4, 1.5e-2)[decision.action]
+            router.report(Outcome(decision.id, now, SCOPE, quality=quality, cost_usd=cost))
+    return now
+
+
+def wait_for(check, seconds: float = 120.0):
+    """Ask until `check` answers, or fail; a bound, not a measure."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := check():
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"nothing within {seconds} s")
+
+
+def pilotage(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "pilotage", *arguments], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+
+def test_each_cron_schedule_really_creates_runs(api):
+    """Some versions of the libraries below Prefect start fine and silently never schedule anything."""
+    deployments = {d["name"]: d for d in api.post("/deployments/filter", json={}).json()}
+    assert {"nightly", "every-five-minutes"} <= set(deployments)
+
+    for name, cron in (("nightly", "0 3 * * *"), ("every-five-minutes", "*/5 * * * *")):
+        deployment = deployments[name]
+        assert [s["schedule"]["cron"] for s in deployment["schedules"]] == [cron]
+        runs = {
+            "deployments": {"id": {"any_": [deployment["id"]]}},
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        }
+        scheduled = wait_for(lambda wanted=runs: api.post("/flow_runs/filter", json=wanted).json())
+        assert all(run["auto_scheduled"] for run in scheduled)
+
+
+def test_the_form_of_a_run_on_demand_explains_its_parameters(api):
+    """What the UI shows is built from this schema."""
+    (nightly,) = [d for d in api.post("/deployments/filter", json={}).json() if d["name"] == "nightly"]
+    properties = nightly["parameter_openapi_schema"]["properties"]
+
+    assert {"tenant", "workspace", "domain", "now"} == set(properties)
+    assert "pilotage.toml" in properties["tenant"]["description"]
+
+
+def test_a_night_publishes_a_snapshot_that_a_router_serves(api, place, day):
+    """`pilotage night`: load, learn, judge, publish; its run is in the warehouse, its report an artifact."""
+    done = pilotage("night", "--json")
+    assert done.returncode == 0, done.stderr
+    (report,) = json.loads(done.stdout)
+
+    assert report["verdict"] == "published"
+    assert report["rounds"] == 700
+    assert report["version"] == "000001"
+    runs = read_runs(place.warehouse, SCOPE)
+    assert [run["id"] for run in runs] == [report["run_id"]]
+    manifest = load(place.snapshots, SCOPE, trusted=trusted_keys(place.root), now=time.time()).manifest
+    assert manifest.evidence["run_id"] == report["run_id"]
+    artifacts = api.post("/artifacts/filter", json={}).json()
+    assert any(report["run_id"] in (a["data"] or "") for a in artifacts if a["key"] == "night-demo-main-model-routing")
+
+    with place.open_record() as record:
+        server = Server(place, load_config(), SCOPE, record, np.random.default_rng(1))
+        decision = server.router.decide(np.zeros(76, np.float32))
+    assert decision.policy == "000001"
+
+
+def test_the_command_line_tells_about_it(api, place, day):
+    """snapshots, why and doctor, on what the night above left."""
+    listed = pilotage("snapshots", "--json")
+    assert listed.returncode == 0
+    assert json.loads(listed.stdout)[0]["version"] == "000001"
+    with place.open_record() as record:
+        row = record.read(record.head() - 1)[-1]
+    story = pilotage("why", row.entry.id, "--json")
+    assert json.loads(story.stdout)["replays"] is True
+    assert pilotage("doctor").returncode == 0
+
+
+def test_a_night_without_enough_data_keeps_and_says_why(api, place, day, tmp_path, monkeypatch):
+    """No data is not a failure of the run, and never a change."""
+    monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path))
+
+    done = pilotage("night", "--json")
+
+    assert done.returncode == 0, done.stderr
+    (report,) = json.loads(done.stdout)
+    assert report["verdict"] == "kept"
+    assert "needs 200 rounds" in report["reason"]
+    assert not (tmp_path / "snapshots").exists()
+
+
+def test_a_run_on_demand_over_the_api_reaches_the_worker(api, place, day):
+    """What the button in the UI does: parameters over the API, a process of the worker, a finished run."""
+    deployment = api.get("/deployments/name/night/nightly").json()
+    parameters = {"tenant": "demo", "workspace": "main", "domain": "model_routing"}
+    run = api.post(f"/deployments/{deployment['id']}/create_flow_run", json={"parameters": parameters}).json()
+
+    def finished() -> dict | None:
+        found = api.get(f"/flow_runs/{run['id']}").json()
+        return found if found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED") else None
+
+    assert wait_for(finished, 180.0)["state"]["type"] == "COMPLETED"
+    assert len(read_runs(place.warehouse, SCOPE)) == 2
+
+
+def test_a_parameter_of_nonsense_is_refused(api):
+    """At once, not by a failed run in the night."""
+    deployment = api.get("/deployments/name/night/nightly").json()
+
+    def settled() -> httpx.Response | None:
+        path, nonsense = f"/deployments/{deployment['id']}/create_flow_run", {"tenant": "demo", "now": "yesterday"}
+        answer = api.post(path, json={"parameters": nonsense})
+        return None if answer.status_code == 503 else answer  # 503: its database is busy, ask again
+
+    assert wait_for(settled).status_code == 409
+
+
+def test_the_night_flow_refuses_a_scope_that_is_not_configured(api, place):
+    """Exit 1 and a sentence, no traceback."""
+    done = pilotage("night", "nobody/main/model_routing")
+
+    assert done.returncode == 1
+    assert "scope must be configured" in done.stderr
+    assert "Traceback" not in done.stderr

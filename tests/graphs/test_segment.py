@@ -1,0 +1,115 @@
+"""Cutting documents: passages that fit, lose nothing, and never mix speakers or cut a word."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphs import EXAMPLE
+from graphs.ingest import read
+from graphs.passage import Cue, Document
+from graphs.segment import MAX_CHARS, passages, segment, segments_of
+
+words = st.text("abcdefgéßя", min_size=1, max_size=40)
+texts = st.lists(st.tuples(words, st.sampled_from([" ", ". ", "\n", "\n\n", ", "])), min_size=1, max_size=400).map(
+    lambda parts: "".join(word + gap for word, gap in parts)
+)
+cue_lists = st.lists(
+    st.tuples(st.integers(1, 30), st.integers(0, 20), st.sampled_from([None, "Ann", "Ben"]), st.integers(1, 420)),
+    min_size=1,
+    max_size=40,
+)
+
+
+def transcript(rows):
+    at, cues = 0.0, []
+    for number, (gap, length, speaker, size) in enumerate(rows):
+        text = " ".join([f"w{number}"] * (size // 4 + 1))
+        cues.append(Cue(text, at + gap, at + gap + length, speaker, (3 * number + 1, 3 * number + 2)))
+        at += gap
+    return Document("id", "a.vtt", "webvtt", "", tuple(cues))
+
+
+class TestText:
+    @given(texts, st.sampled_from(["text", "markdown"]))
+    @settings(deadline=None, max_examples=60)
+    def test_passages_fit_and_hold_every_word_whole_and_in_order(self, text, kind):
+        found = list(passages(Document("id", "a", kind, text)))
+
+        assert all(0 < len(one.text) <= MAX_CHARS for one in found)
+        assert [word for one in found for word in re.findall(r"\w+", one.text)] == re.findall(r"\w+", text)
+
+    def test_lines_point_into_the_source(self):
+        text = "".join(f"Paragraph {i} has some words to fill its line with.\n\n" for i in range(100))
+        rows = text.split("\n")
+
+        for one in passages(Document("id", "a", "text", text)):
+            first, last = one.lines
+            assert one.text.split("\n")[0] in rows[first - 1]
+            assert one.text.split("\n")[-1] in rows[last - 1]
+
+    def test_text_without_any_break_is_still_cut_and_nothing_is_lost(self):
+        text = "x" * 60_000
+        found = list(passages(Document("id", "a", "text", text)))
+
+        assert "".join(one.text for one in found) == text
+        assert all(len(one.text) <= MAX_CHARS for one in found)
+
+    def test_markdown_is_cut_at_its_headings(self):
+        text = "".join(f"# Part {i}\n\n" + "A sentence of the part. " * 28 + "\n\n" for i in range(3))
+
+        assert [one.text[:8] for one in passages(read(("a.md", text)))] == ["# Part 0", "# Part 1", "# Part 2"]
+
+
+class TestTranscripts:
+    @given(cue_lists)
+    @settings(deadline=None, max_examples=60)
+    def test_passages_follow_the_cues_exactly(self, rows):
+        document = transcript(rows)
+        cues = list(document.cues)
+
+        for one in passages(document):
+            group = [cues.pop(0)]
+            while len(" ".join(cue.text for cue in group)) < len(one.text):
+                group.append(cues.pop(0))
+            assert one.text == " ".join(cue.text for cue in group)
+            assert len(one.text) <= MAX_CHARS
+            assert {cue.speaker for cue in group} == {one.speaker}
+            assert (one.start_s, one.end_s) == (group[0].start_s, max(cue.end_s for cue in group))
+            assert one.lines == (group[0].lines[0], group[-1].lines[1])
+        assert not cues
+
+    def test_a_long_passage_ends_with_a_sentence(self):
+        cues = tuple(Cue(f"part {i} of what is said here" + ("." if i % 4 == 3 else ""), i, i + 1) for i in range(80))
+
+        assert all(one.text.endswith(".") for one in passages(Document("id", "a", "srt", "", cues)))
+
+    def test_the_pieces_of_one_huge_cue_share_its_times(self):
+        cue = Cue("A sentence of words. " * 200, 5.0, 65.0, "Ann", (1, 2))
+        found = list(passages(Document("id", "a", "srt", "", (cue,))))
+
+        assert len(found) > 3
+        assert all(len(one.text) <= MAX_CHARS for one in found)
+        assert {(one.start_s, one.end_s, one.speaker) for one in found} == {(5.0, 65.0, "Ann")}
+
+
+class TestRun:
+    def test_indices_count_over_all_documents(self):
+        documents = (read(EXAMPLE), read(("a.txt", "One passage.")))
+        segments = segment({"documents": documents})["segments"]
+
+        assert [one.index for one in segments] == list(range(len(segments)))
+        assert segments[-1].document == documents[1].id
+
+    @pytest.mark.parametrize("kind", ["vtt", "txt"])
+    def test_without_segmenting_each_document_is_one_passage(self, kind):
+        document = read(EXAMPLE) if kind == "vtt" else read(("a.txt", "One.\n\nTwo.\n"))
+        (only,) = segments_of({"documents": (document,)})
+
+        assert only.text.split() == document.text.split()
+        if kind == "vtt":
+            assert (only.start_s, only.end_s) == (document.cues[0].start_s, document.cues[-1].end_s)
+            assert only.speaker is None

@@ -1,0 +1,143 @@
+"""Facts about the command line: help for each command, typed errors without a traceback, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import pilotage
+from bandits.config import load_config
+from bandits.serving import Home, Server
+from bandits.types import Outcome, Scope
+
+ROOT = Path(__file__).parents[1]
+SCOPE = Scope("demo", "main", "model_routing")
+COMMANDS = [command.callback.__name__ for command in pilotage.app.registered_commands]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty home and the shipped configuration."""
+    monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PILOTAGE_CONFIG", str(ROOT / "pilotage.toml"))
+    return Home(tmp_path / "home")
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of `pilotage ARGUMENTS`, through its own error handling."""
+    result = CliRunner().invoke(pilotage.app, list(arguments))
+    if isinstance(result.exception, pilotage.PilotageError):
+        return 1, result.output, str(result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def decide(place: Home, quality: float | None = 0.5) -> str:
+    """One real decision with its outcome; its id."""
+    with place.open_record() as record:
+        router = Server(place, load_config(), SCOPE, record, np.random.default_rng(0)).router
+        decision = router.decide(np.zeros(76, np.float32))
+        if quality is not None:
+            router.report(Outcome(decision.id, decision.time, SCOPE, quality=quality, cost_usd=1e-4))
+        return decision.id
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    """At 80 columns."""
+    code, out, _ = run(command.replace("_", "-"), "--help")
+
+    assert code == 0
+    assert "Usage" in out
+
+
+def test_an_unknown_command_is_a_usage_error():
+    """Exit 2, as of any good tool."""
+    assert run("fly")[0] == 2
+
+
+def test_why_tells_the_story_of_a_decision_and_replays_it(place):
+    """For a person and for a machine."""
+    decision_id = decide(place)
+
+    code, out, _ = run("why", decision_id)
+    assert code == 0
+    assert decision_id in out
+    assert "equal, to the last bit" in out
+    assert max(map(len, out.splitlines())) <= 80
+    story = json.loads(run("why", decision_id, "--json")[1])
+    assert story["replays"] is True
+    assert story["reward"] == 0.5
+    assert sum(arm["probability"] for arm in story["arms"]) == pytest.approx(1.0)
+
+
+def test_missing_is_missing_in_a_story_too(place):
+    """A decision without outcomes has no reward, not reward 0."""
+    story = json.loads(run("why", decide(place, quality=None), "--json")[1])
+
+    assert story["reward"] is None
+    assert story["cost_usd"] is None
+
+
+@pytest.mark.parametrize("tenant", ["demo", "other"])
+def test_why_of_an_unknown_decision_is_an_error(place, tenant):
+    """The same for another tenant's: nothing leaks."""
+    decision_id = decide(place)
+    code, _, error = run("why", decision_id if tenant == "other" else "nope", "--tenant", tenant)
+
+    assert code == 1
+    assert f"{tenant!r} has no" in error
+
+
+def test_load_brings_in_each_row_once(place):
+    """Two rows, then none."""
+    decide(place)
+
+    assert json.loads(run("load", "--json")[1]) == {"rows": 2, "quarantined": 0, "position": 2}
+    assert json.loads(run("load", "--json")[1])["rows"] == 0
+
+
+def test_doctor_finds_nothing_wrong_with_an_empty_home(place):
+    """And makes nothing."""
+    code, out, _ = run("doctor")
+
+    assert code == 0
+    assert "FAULT" not in out
+    assert not place.root.exists()
+
+
+def test_doctor_names_each_fault_and_hides_none(place, monkeypatch, tmp_path):
+    """A broken record, a broken warehouse, a broken configuration: three faults, exit 1."""
+    place.root.mkdir()
+    (place.root / "record.db").write_bytes(b"this is no database" * 100)
+    place.warehouse.write_bytes(b"nor is this" * 100)
+    (tmp_path / "bad.toml").write_text("[nigt]\n")
+    monkeypatch.setenv("PILOTAGE_CONFIG", str(tmp_path / "bad.toml"))
+
+    code, out, _ = run("doctor", "--json")
+
+    assert code == 1
+    faults = {check["name"]: check["found"] for check in json.loads(out) if not check["ok"]}
+    assert set(faults) >= {"configuration", "record", "warehouse"}
+    assert "'night'" in faults["configuration"]
+
+
+def test_snapshots_of_an_empty_home_says_what_to_do(place):
+    """Not silence."""
+    assert "run `pilotage night`" in run("snapshots")[1]
+
+
+def test_the_demo_never_erases_a_record_that_is_not_its_own(place):
+    """A home with somebody's decisions is refused, untouched."""
+    decide(place)
+    before = (place.root / "record.db").read_bytes()
+
+    code, _, error = run("demo")
+
+    assert code == 1
+    assert "set PILOTAGE_HOME" in error
+    assert (place.root / "record.db").read_bytes() == before
