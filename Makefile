@@ -21,8 +21,9 @@ setup: .venv/ready  ## install everything into .venv, from hashed pins
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: setup  ## a day of real prompts, a night of learning, a better day
-	@$(BIN)/pilotage demo
+SERVE ?= 1
+demo: setup  ## a day of real prompts, a night of learning, a better day (SERVE=0: without the dashboard)
+	@$(BIN)/pilotage demo $(if $(filter 0,$(SERVE)),,--serve)
 
 test: setup  ## the tests (slow suites apart)
 	@$(BIN)/python -m pytest -q

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bandits.config import Config, home, load_config
-from bandits.errors import PilotageError
+from bandits.errors import ConfigError, PilotageError
 from bandits.serving import Home
 from bandits.types import Scope
 
@@ -26,12 +27,21 @@ ScopeText = Annotated[
 ]
 
 
+pilot = typer.Typer(no_args_is_help=True, help="The content pilot: documents in, insight out.")
+app.add_typer(pilot, name="pilot")
+
+
 @app.command()
-def demo(seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0) -> None:
+def demo(
+    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    serve: Annotated[bool, typer.Option(help="End by opening the dashboard, until Ctrl-C.")] = False,
+) -> None:
     """Serve a day of real prompts, learn over night, serve the next day, and show what that earned."""
     from benchmarks.demo import run
 
     run(seed)
+    if serve:
+        dashboard(port=0, browser=True)
 
 
 @app.command()
@@ -98,6 +108,79 @@ def why(
     domain = load_config().domains[decision.scope.domain]
     story = explain(decision, outcomes, domain, place.snapshots, trusted_keys(place.root), time.time())
     _print(story.as_dict() if as_json else story.render())
+
+
+@pilot.command("run")
+def pilot_run(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Text, Markdown, WebVTT, SRT, JSON transcript. None: an example.")
+    ] = None,
+    tenant: Annotated[str, typer.Option(help="For whom.")] = "demo",
+    workspace: Annotated[str, typer.Option(help="Which of the tenant's workspaces.")] = "main",
+    segment: Annotated[bool, typer.Option(help="Cut documents into passages.")] = True,
+    embed: Annotated[bool, typer.Option(help="Compute vectors.")] = True,
+    orchestrator: Annotated[str, typer.Option(help="auto, langgraph or sequential.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Ingest, segment, embed and analyse documents. Exit 1 if the run failed."""
+    from graphs import EXAMPLE
+    from graphs.pilot import run_pilot
+    from graphs.render import render
+    from graphs.state import PilotRequest
+
+    request = PilotRequest(tenant, workspace, paths or [EXAMPLE], segment, embed)
+    result = run_pilot(request, orchestrator=orchestrator)  # type: ignore[arg-type]  # it checks the word itself
+    _print(result.to_dict() if as_json else render(result).rstrip())
+    if result.status == "failed":
+        raise typer.Exit(1)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+) -> None:
+    """Serve decisions, feedback and the pilot over HTTP, until Ctrl-C."""
+    from service.run import serve as run
+
+    run(host, port)
+
+
+@app.command()
+def key(
+    tenant: Annotated[str, typer.Argument(help="Whose requests the key stands for.")],
+    name: Annotated[str, typer.Argument(help="What it is for, so that you know it again.")],
+) -> None:
+    """Make an API key for the HTTP service. It is shown this once."""
+    from service.keys import make_key
+
+    if tenant not in load_config().tenants:
+        raise ConfigError(f"a key's tenant must be configured, but pilotage.toml has no [tenants.{tenant}].")
+    _print(make_key(_home(), tenant, name))
+
+
+@app.command()
+def bot(
+    tenant: Annotated[str, typer.Option(help="For whom it answers.")] = "demo",
+    workspace: Annotated[str, typer.Option(help="Which of the tenant's workspaces.")] = "main",
+    replay: Annotated[Path | None, typer.Option(help="Recording to answer from. None: the example.")] = None,
+) -> None:
+    """Answer on Discord, until Ctrl-C. The token comes from PILOTAGE_DISCORD_TOKEN."""
+    from bot.run import run
+
+    run(tenant, workspace, replay)
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8501,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = False,
+) -> None:
+    """Show what it earned, what it cost, and why, in a browser, until Ctrl-C."""
+    from dashboard.run import serve as run
+
+    with run(port, browser) as found:
+        found.wait()
 
 
 @app.command()

@@ -48,7 +48,7 @@ def gate(
     night: 1 for the first night since the last promotion; night t may spend alpha 6 / (pi^2 t^2), in all alpha.
     bound: largest |candidate - incumbent| on one round: evaluation.dr.difference_bound, or 1 / (least propensity).
            Scores are not clipped: one beyond the bound raises.
-    ess:   the smaller effective sample size of the two policies; 0 if either lacks support.
+    ess:   the smaller of the two policies' Support.evidence, which is 0 if a policy lacks support.
 
     With probability 1 - alpha no policy that is no better ever passes and none that is no worse ever fails.
     Raises ShapeError, EvidenceError.

@@ -24,6 +24,7 @@ from bandits.errors import ConfigError
 from bandits.record import SqlRecord
 from bandits.serving import Home, Server
 from bandits.types import Matrix, Scope, Vector
+from bandits.warehouse import load as load_warehouse
 from benchmarks.days import Served, hindsight, serve, value
 from benchmarks.outcome_table import Day, OutcomeTable, load_table
 
@@ -63,6 +64,24 @@ def run(seed: int) -> None:
         f"All of it is in {os.path.relpath(place.root)}. Ask for the reason of the last decision with\n"
         f"  .venv/bin/pilotage why {last_id}\n"
     )
+    with place.open_record() as record:  # the dashboard reads the warehouse
+        load_warehouse(record, place.warehouse)
+    pilot(console)
+
+
+def pilot(console: Console) -> None:
+    """Run the content pilot on the packaged transcript in both runners; show their analysis once."""
+    from graphs import EXAMPLE  # noqa: PLC0415  (scikit-learn, which routing does without)
+    from graphs.pilot import run_pilot  # noqa: PLC0415
+    from graphs.render import render  # noqa: PLC0415
+    from graphs.state import PilotRequest  # noqa: PLC0415
+
+    request = PilotRequest(SCOPE.tenant, SCOPE.workspace, [EXAMPLE])
+    console.print(f"\n[bold]Pilot[/]: {EXAMPLE.name}, first through LangGraph, then one step after the other.\n")
+    graph, plain = run_pilot(request, orchestrator="langgraph"), run_pilot(request, orchestrator="sequential")
+    console.print(Markdown(render(graph)), "")
+    same = "the same" if graph.analysis == plain.analysis else "ANOTHER"
+    console.print(f"{graph.orchestrator}: {graph.status}. {plain.orchestrator}: {plain.status}, {same} analysis.\n")
 
 
 def _fresh_home() -> Home:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphs import sentiment, summary, topics
-from graphs.embed import Vectors
+from graphs.index import Vectors
 from graphs.passage import Segment
 from graphs.segment import segments_of
 from graphs.state import Analysis, Evidence, Finding, Kind, State

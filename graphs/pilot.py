@@ -17,7 +17,7 @@ from bandits.errors import ConfigError
 from bandits.types import new_id
 from graphs import langgraph_pilot, sequential
 from graphs.audit import COUNTERS, Counters, Listener, Recorder, reason_of
-from graphs.embed import VectorStore
+from graphs.index import VectorStore
 from graphs.state import PilotRequest, PilotResult, State, Status
 from graphs.steps import STEPS, Step, names
 

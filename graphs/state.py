@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from bandits.errors import ShapeError
 from bandits.types import valid_name
-from graphs.embed import Index
+from graphs.index import Index
 from graphs.passage import Cue, Document, Segment
 
 __all__ = [

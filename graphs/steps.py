@@ -8,9 +8,9 @@ from typing import Literal
 
 from graphs.analysis import analysis
 from graphs.audit import Recorder, reason_of
-from graphs.embed import Embedder, HashedSvd, Index
+from graphs.embed import HashedSvd, embed_with
 from graphs.ingest import ingest
-from graphs.segment import segment, segments_of
+from graphs.segment import segment
 from graphs.state import PilotRequest, State
 
 
@@ -27,20 +27,6 @@ class Step:
     run: Callable[[State], State]
     on_failure: Literal["fail", "degrade"]
     enabled: Callable[[PilotRequest], bool] = always
-
-
-def embed_with(embedder: Embedder) -> Callable[[State], State]:
-    """The embed step for an embedder of choice."""
-
-    def embed(state: State) -> State:
-        """index: the vectors of all segments, in the namespace of the request."""
-        segments = segments_of(state)
-        texts = [one.text for one in segments]
-        encoder = embedder.fit(texts)
-        vectors = encoder.encode(texts)
-        return {"index": Index(state["request"].namespace, state["run_id"], embedder.name, encoder, segments, vectors)}
-
-    return embed
 
 
 STEPS: tuple[Step, ...] = (

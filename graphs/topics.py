@@ -20,7 +20,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics import silhouette_score
 from sklearn.utils.extmath import randomized_svd
 
-from graphs.embed import Vectors, unit
+from graphs.index import Vectors, unit
 from graphs.words import content_words
 
 Labels = NDArray[np.int64]  # (n,) cluster of each segment, numbered by first appearance

@@ -399,6 +399,7 @@ class TestSupport:
             found = support(feedback, np.full((1000, 2), 0.5))
             assert found.ess == pytest.approx(1000)
             assert found.ess_least_arm == pytest.approx(tried)
+            assert found.evidence == pytest.approx(2 * tried)
             assert found.verdict == verdict
 
     def test_enough_for_each_arm_is_not_enough_if_the_whole_is_not(self):
@@ -418,6 +419,8 @@ class TestSupport:
         feedback = log(np.arange(800) % 2, probabilities, np.full(800, 0.5))
         found = support(feedback, np.tile([0.5, 0.4, 0.1], (800, 1)))
         assert found.unsupported == pytest.approx(0.1)
+        assert found.ess > 200
+        assert found.evidence == 0.0
         assert found.verdict == "no support"
 
     def test_an_empty_log_is_not_enough_data(self):

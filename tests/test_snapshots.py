@@ -480,10 +480,7 @@ except SnapshotError as error:
             ({"files": {"../x": {"sha256": "0" * 64, "size": 1}}}, "files must be"),
             ({"files": {ARRAYS: {"sha256": "0" * 64, "size": -1}}}, "files must be"),
             ({"files": {ARRAYS: {"sha256": "0" * 64}}}, "files must be"),
-            (
-                {"files": dict.fromkeys((ARRAYS, "x"), {"sha256": "0" * 64, "size": 1})},
-                "files must be",
-            ),
+            ({"files": {name: {"sha256": "0" * 64, "size": 1} for name in (ARRAYS, "x")}}, "files must be"),
             ({"key": "me"}, "key must be"),
             ({"key": "0" * 16}, "key must be the one that signed"),
         ],

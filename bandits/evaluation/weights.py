@@ -39,12 +39,21 @@ class Support:
     unsupported: float  # share of the target's mass on arms that the log could not draw, in [0, 1]
 
     @property
+    def evidence(self) -> float:
+        """Effective rounds that a verdict may rest on, the one figure to compare with ENOUGH and to give the gate.
+
+        The lesser of ess and of what it would be were every arm supported like the least; 0 without support.
+        """
+        if self.unsupported > ROUNDING:
+            return 0.0
+        return min(self.ess, self.ess_least_arm / self.least_share)
+
+    @property
     def verdict(self) -> Verdict:
         """`no support` beats `not enough data` beats `ok`: more rounds would not cure the first."""
         if self.unsupported > ROUNDING:
             return "no support"
-        enough = self.ess >= ENOUGH and self.ess_least_arm >= ENOUGH * self.least_share
-        return "ok" if enough else "not enough data"
+        return "ok" if self.evidence >= ENOUGH else "not enough data"
 
 
 def importance(feedback: LoggedFeedback, action_probs: Matrix) -> Vector:

@@ -76,6 +76,12 @@ def wait_for(check, seconds: float = 120.0):
     raise AssertionError(f"nothing within {seconds} s")
 
 
+def ended(api: httpx.Client, run_id: str) -> dict | None:
+    """The run, once it is over."""
+    found = api.get(f"/flow_runs/{run_id}").json()
+    return found if found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED") else None
+
+
 def pilotage(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line, in a process of its own."""
     return subprocess.run(
@@ -86,9 +92,9 @@ def pilotage(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_each_cron_schedule_really_creates_runs(api):
     """Some versions of the libraries below Prefect start fine and silently never schedule anything."""
     deployments = {d["name"]: d for d in api.post("/deployments/filter", json={}).json()}
-    assert {"nightly", "every-five-minutes"} <= set(deployments)
+    assert {"nightly", "every-five-minutes", "daily"} == set(deployments)
 
-    for name, cron in (("nightly", "0 3 * * *"), ("every-five-minutes", "*/5 * * * *")):
+    for name, cron in (("nightly", "0 3 * * *"), ("every-five-minutes", "*/5 * * * *"), ("daily", "0 6 * * *")):
         deployment = deployments[name]
         assert [s["schedule"]["cron"] for s in deployment["schedules"]] == [cron]
         runs = {
@@ -161,12 +167,31 @@ def test_a_run_on_demand_over_the_api_reaches_the_worker(api, place, day):
     parameters = {"tenant": "demo", "workspace": "main", "domain": "model_routing"}
     run = api.post(f"/deployments/{deployment['id']}/create_flow_run", json={"parameters": parameters}).json()
 
-    def finished() -> dict | None:
-        found = api.get(f"/flow_runs/{run['id']}").json()
-        return found if found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED") else None
-
-    assert wait_for(finished, 180.0)["state"]["type"] == "COMPLETED"
+    assert wait_for(lambda: ended(api, run["id"]), 240.0)["state"]["type"] == "COMPLETED"
     assert len(read_runs(place.warehouse, SCOPE)) == 2
+
+
+def test_the_pilot_runs_on_demand_with_parameters_and_leaves_its_run_and_report(api, place, tmp_path):
+    """Two documents of our own, segmenting switched off: the worker's result is in the warehouse and in an artifact."""
+    (tmp_path / "a.md").write_text("# Plans\n\nThe release went well and the votes are good.\n")
+    (tmp_path / "b.txt").write_text("The outage was terrible. The gateway failed again, and people were angry.\n")
+    deployment = api.get("/deployments/name/pilot/daily").json()
+    parameters = {
+        "tenant": "demo",
+        "paths": [str(tmp_path / "a.md"), str(tmp_path / "b.txt")],
+        "enable_segment": False,
+    }
+    run = api.post(f"/deployments/{deployment['id']}/create_flow_run", json={"parameters": parameters}).json()
+
+    assert wait_for(lambda: ended(api, run["id"]), 240.0)["state"]["type"] == "COMPLETED"
+    (found,) = read_runs(place.warehouse, Scope("demo", "main", "content_analysis"))
+    report = found["report"]
+    assert [d["name"] for d in report["ingest"]["documents"]] == ["a.md", "b.txt"]
+    assert "segment" not in report
+    assert report["embed"]["vectors"] == 2
+    assert report["orchestrator"] == "langgraph"
+    artifacts = api.post("/artifacts/filter", json={}).json()
+    assert any(found["id"] in (a["data"] or "") for a in artifacts if a["key"] == "pilot-demo-main")
 
 
 def test_a_parameter_of_nonsense_is_refused(api):

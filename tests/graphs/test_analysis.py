@@ -7,12 +7,11 @@ import pytest
 
 from graphs import EXAMPLE, topics
 from graphs.analysis import analysis, quote
-from graphs.embed import HashedSvd
+from graphs.embed import HashedSvd, embed_with
 from graphs.ingest import read
 from graphs.segment import segment
 from graphs.sentiment import tone
 from graphs.state import PilotRequest
-from graphs.steps import embed_with
 from graphs.words import language, phrases, tokens
 
 

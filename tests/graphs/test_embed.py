@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from graphs import EXAMPLE
-from graphs.embed import HashedSvd, Index, VectorStore
+from graphs.embed import HashedSvd, embed_with
 from graphs.errors import EmbedError
+from graphs.index import Index, VectorStore
 from graphs.ingest import read
 from graphs.segment import segment
 from graphs.state import PilotRequest
-from graphs.steps import embed_with
 
 NAMESPACE = "acme:main:pilot"
 

@@ -9,7 +9,7 @@ import pytest
 
 from graphs import EXAMPLE
 from graphs.audit import Counters
-from graphs.embed import VectorStore
+from graphs.index import VectorStore
 from graphs.pilot import run_pilot
 from graphs.state import PilotRequest
 from graphs.steps import STEPS
