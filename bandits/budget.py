@@ -14,7 +14,9 @@ import numpy as np
 from bandits.types import Mask, Vector
 
 TARGET = 0.97  # aim a little under the budget: rewards bend little there, and spend is noisy
-_MEMORY = 200.0  # requests' worth of belief that spending is on target: the slowness of the correction
+_GAIN = 8  # of the correction, see Pacer.pressure
+_RANGE = (0.25, 20.0)  # of the pressure: a day that began in silence must not spend four budgets at once
+_MEMORY = 100.0  # requests' worth of belief that spending is on target: the slowness of the correction
 _EXPLORATION_SHARE = 0.1  # an arm is affordable if keeping it explored costs at most this share of the budget
 
 
@@ -49,9 +51,14 @@ class Pacer:
 
     @property
     def pressure(self) -> float:
-        """Spent against target, 1 at the start of the day and slow to move; above 1 means spend less."""
+        """What to divide the budget by: 1 at the start of the day, slow to move, above 1 when too much was spent.
+
+        The eighth power of spending over target: dividing by the ratio itself would leave half of a lasting error in
+        the expected costs uncorrected (in logarithms), this leaves a ninth.
+        """
         target = TARGET * self.budget
-        return (self.spent + _MEMORY * target) / ((self.requests + _MEMORY) * target)
+        ratio = (self.spent + _MEMORY * target) / ((self.requests + _MEMORY) * target)
+        return float(np.clip(ratio**_GAIN, *_RANGE))
 
     def within_cap(self, prices: Vector) -> Mask:
         """Arms, (K,), that the running cap allows: spend may never pass budget * (requests + burst)."""

@@ -203,7 +203,8 @@ def _gate(
     feedback = learned.prepared.feedback
     if incumbent is None:
         scores = dr.scores(feedback, candidate, q_hat)
-        return gate(scores, None, alpha=settings.alpha, night=night, bound=1.0, ess=support(feedback, candidate).ess)
+        ess = support(feedback, candidate).evidence
+        return gate(scores, None, alpha=settings.alpha, night=night, bound=1.0, ess=ess)
     since = feedback.times > incumbent.created
     recent, candidate, q_hat = feedback.where(since), candidate[since], q_hat[since]
     known = learned.prepared.allowed & incumbent.policy.supported
@@ -214,8 +215,8 @@ def _gate(
         dr.scores(recent, serving, q_hat),
         alpha=settings.alpha,
         night=night,
-        bound=max(dr.difference_bound(recent, candidate, serving), 1e-9),
-        ess=min(support(recent, candidate).ess, support(recent, serving).ess),
+        bound=dr.difference_bound(recent, candidate, serving),
+        ess=min(support(recent, candidate).evidence, support(recent, serving).evidence),
     )
 
 

@@ -92,7 +92,7 @@ class Decision:
     policy: str  # version of the snapshot that acted, or the name of a built-in policy
     slot: Slot = Slot.STABLE
     price: float = 0.0  # reward that a dollar had to earn (lambda) at this decision
-    pressure: float = 1.0  # spent against target when deciding (see budget.py)
+    pressure: float = 1.0  # what the budget was divided by when deciding (see budget.py)
     forced: bool = False  # a forced decision is never learned from
 
     def __post_init__(self) -> None:

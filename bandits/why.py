@@ -73,7 +73,7 @@ class Story:
             f"decision {d.id}",
             f"  scope {d.scope}, policy {d.policy} ({d.slot}), features {d.schema}",
             f"  drew {d.arm} with probability {d.propensity:.4f}",
-            f"  a dollar had to earn {d.price:.4g} reward; spending was at {d.pressure:.2f} of target",
+            f"  a dollar had to earn {d.price:.4g} reward; pressure to spend less {d.pressure:.2f}",
             f"  {'arm':<24} {'probability':>11} {'reward est.':>11} {'USD est.':>10}",
         ]
         rows = [

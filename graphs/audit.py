@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -51,7 +51,7 @@ class Counters:
         self._lock = threading.Lock()
         self._steps: Counter[tuple[str, str]] = Counter()
         self._in_flight: Counter[str] = Counter()
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._runs: Counter[str] = Counter()
         self._runs_in_flight = 0
         self._degradations: Counter[str] = Counter()
@@ -64,7 +64,7 @@ class Counters:
                 return
             if event.what != "skipped":
                 self._in_flight[event.step] -= 1
-                self._seconds[event.step] += event.duration_s or 0.0  # type: ignore[assignment]
+                self._seconds[event.step] += event.duration_s or 0.0
             self._steps[event.step, event.what] += 1
 
     def degrade(self, degradation: Degradation) -> None:
@@ -97,7 +97,7 @@ class Counters:
                     name: {
                         **{what: self._steps[name, what] for what in ("completed", "failed", "skipped")},
                         "in_flight": self._in_flight[name],
-                        "seconds": float(self._seconds[name]),
+                        "seconds": self._seconds[name],
                     }
                     for name in names
                 },

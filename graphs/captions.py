@@ -24,6 +24,7 @@ _TIMING = {
     ),
     "srt": re.compile(r"\s*(\d{1,10}:\d{1,2}:\d{1,2}[,.]\d{1,9})\s*-->\s*(\d{1,10}:\d{1,2}:\d{1,2}[,.]\d{1,9})"),
 }
+_MODEL = {"webvtt": "00:01:02.345 --> 00:01:04.000", "srt": "00:01:02,345 --> 00:01:04,000"}
 _VOICE = re.compile(r"<v(?:\.[\w.]+)?\s+([^<>\n]{1,200})>")
 _STYLE_OVERRIDE = re.compile(r"\{\\[^{}\n]{0,100}\}")  # {\an8} and the like, which players obey and nobody says
 _NOT_CUES = ("NOTE", "STYLE", "REGION")
@@ -66,11 +67,10 @@ def _timings(name: str, lines: Sequence[str], kind: str) -> list[_Timing]:
         except MalformedCaptionError:
             stamps = []
         if not stamps:
-            fault, problem = "format", f"times cannot be read: {line.strip()[:60]!r}"
-            if not any(rest.strip() for rest in lines[i + 1 :]):
-                fault, problem = "truncated", f"the file ends inside a cue: {line.strip()[:60]!r}"
-            mend = "write them as 00:01:02" + (".345 --> 00:01:04.000" if kind == "webvtt" else ",345 --> 00:01:04,000")
-            raise IngestError(name, fault, problem, mend, i + 1)  # type: ignore[arg-type]
+            cut = not any(rest.strip() for rest in lines[i + 1 :])
+            problem = "the file ends inside a cue" if cut else "times cannot be read"
+            mend = "write them as " + _MODEL[kind]
+            raise IngestError(name, "truncated" if cut else "format", f"{problem}: {line.strip()[:60]!r}", mend, i + 1)
         last = i
         while last + 1 < len(lines) and lines[last + 1].strip() and "-->" not in lines[last + 1]:
             last += 1

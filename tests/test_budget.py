@@ -40,13 +40,16 @@ def test_what_is_spent_is_what_was_settled_plus_what_is_reserved(pairs):
 
 
 def test_pressure_starts_at_one_and_follows_spending_slowly():
-    """Twice the target for 100 requests: pressure rises to 4/3; a single dear answer hardly moves it."""
+    """Twice the target for 100 requests: spending stands at 3/2 of target, and pressure at its eighth power, capped."""
     pacer = Pacer(1e-3, 50)
     assert pacer.pressure == 1.0
-    for i in range(100):
+    for i in range(25):
         pacer.reserve(f"d{i}", 2 * TARGET * 1e-3)
+    assert pacer.pressure == pytest.approx((150 / 125) ** 8)
+    for i in range(75):
+        pacer.reserve(f"e{i}", 2 * TARGET * 1e-3)
 
-    assert pacer.pressure == pytest.approx((200 + 200) / 300)
+    assert pacer.pressure == 20.0
 
 
 @given(st.lists(st.floats(0.0, 5e-2), max_size=200))

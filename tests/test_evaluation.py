@@ -415,13 +415,13 @@ class TestSupport:
         assert support(feedback, feedback.probabilities).verdict == "ok"
 
     def test_mass_on_arms_that_could_not_be_drawn_is_no_support(self):
-        probabilities = np.tile([0.5, 0.5, 0.0], (800, 1))
-        feedback = log(np.arange(800) % 2, probabilities, np.full(800, 0.5))
-        found = support(feedback, np.tile([0.5, 0.4, 0.1], (800, 1)))
-        assert found.unsupported == pytest.approx(0.1)
-        assert found.ess > 200
-        assert found.evidence == 0.0
-        assert found.verdict == "no support"
+        """Arm 2 could be drawn in half of the rounds; plenty of rounds there do not speak for the other half."""
+        probabilities = np.repeat([[1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0.0]], 600, axis=0)
+        actions = np.concatenate((np.arange(600) % 3, np.arange(600) % 2))
+        found = support(log(actions, probabilities, np.full(1200, 0.5)), np.tile([0.5, 0.4, 0.1], (1200, 1)))
+        assert found.unsupported == pytest.approx(0.05)
+        assert min(found.ess, found.ess_least_arm / found.least_share) > 200
+        assert (found.evidence, found.verdict) == (0.0, "no support")
 
     def test_an_empty_log_is_not_enough_data(self):
         found = support(log([], np.zeros((0, 2)), []), np.zeros((0, 2)))

@@ -236,6 +236,12 @@ class TestQuarantine:
         assert [row[0] for row in found["decisions"]] == [1, 7, 9, 11, 13, 15, 17, 19]
         assert load(damaged, path, batch=batch) == Loaded(0, 0, 20)
 
+    def test_a_shorter_record_is_refused_though_the_last_row_is_in_quarantine(self, damaged, path):
+        """There is no row to compare with, but the record cannot have shrunk."""
+        load(damaged, path)
+        with pytest.raises(WarehouseError, match="must be of this record"):
+            load(filled(MemoryRecord(), 9), path)
+
     def test_feedback_is_read_from_the_good_rows(self, damaged, path):
         """d1 and d2 are gone; d9 lost its outcome and is missing."""
         load(damaged, path)
@@ -356,7 +362,7 @@ class TestRuns:
 class TestBadFiles:
     def test_a_missing_file_says_to_load(self, path):
         """And reading does not make one."""
-        with pytest.raises(WarehouseError, match="run `pilotage load`"):
+        with pytest.raises(WarehouseError, match=r"must exist, but there is no .*; run `pilotage load`"):
             read_feedback(path, HERE, CONFIG, NOW)
         assert not path.exists()
 
@@ -411,7 +417,7 @@ class TestBadFiles:
 
     def test_a_query_that_is_wrong_is_not_called_a_corrupt_file(self, loaded):
         """Who writes bad SQL sees DuckDB's own words."""
-        with opened(loaded) as connection, pytest.raises(duckdb.CatalogException):
+        with pytest.raises(duckdb.CatalogException), opened(loaded) as connection:
             connection.execute("SELECT * FROM nothing")
 
     def test_a_query_cannot_reach_other_files(self, loaded, tmp_path):

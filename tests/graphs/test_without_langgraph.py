@@ -35,7 +35,7 @@ class TestWithoutLangGraph:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "langgraph is not installed" in done.stdout
         passed, skipped = (int(re.search(rf"(\d+) {what}", done.stdout).group(1)) for what in ("passed", "skipped"))
-        assert passed > 50
+        assert passed > 40
         assert skipped > 30
 
     def test_the_pilot_does_not_import_langgraph_before_it_is_needed_and_falls_back_without_it(self):
