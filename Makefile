@@ -35,8 +35,14 @@ lint: setup  ## style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 BUDGETS := 8.3e-5 2.3e-4 3.0e-4 6.6e-4 1.9e-3 5.3e-3 1.5e-2
-bench: setup  ## regenerate the measured figures of docs/benchmarks.md
-	@$(BIN)/python -m benchmarks.routing --data paretobandit --budgets $(BUDGETS) --seeds 20
+bench: setup  ## measure again, rewriting docs/benchmarks.md (BENCH_DATA=DIR: data sets that are not in a package)
+	@$(BIN)/python -m benchmarks.routing --data paretobandit --budgets $(BUDGETS) --seeds 20 \
+	  | $(BIN)/python -m benchmarks.publish paretobandit
+	@test -z "$(BENCH_DATA)" || { set -e; \
+	  $(BIN)/python -m benchmarks.routing --data $(BENCH_DATA)/paretobandit_k3.npz --budgets $(BUDGETS) --seeds 20 \
+	    | $(BIN)/python -m benchmarks.publish paretobandit_k3; \
+	  $(BIN)/python -m benchmarks.routing --data $(BENCH_DATA)/zeroeval --budgets auto --seeds 20 \
+	    | $(BIN)/python -m benchmarks.publish zeroeval; }
 
 prefect: setup  ## Prefect server, worker and deployments on this machine, until Ctrl-C
 	@$(BIN)/python -m flows.laptop

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bandits.config import Config
-from bandits.errors import ContextError, SnapshotError
+from bandits.errors import ContextError, KeyFileError, SnapshotError
 from bandits.keys import trusted_keys
 from bandits.learners.frozen import thaw
 from bandits.record import Record, SqlRecord
@@ -70,27 +70,34 @@ class Server:
         self.router = Router(scope, config.domains[scope.domain], record, rng, clock)
         self._home, self._clock = home, clock
         self._reader: SnapshotReader | None = None
+        self._unfit: Exception | None = None  # why the newest snapshot that verified cannot serve this router
         self.last_error: Exception | None = None
         self.refresh()
 
     def refresh(self) -> bool:
-        """Serve a newer snapshot if one verifies; True if it swapped.
+        """Serve a newer snapshot if one verifies and fits; True if it swapped.
 
-        Never raises for a bad snapshot: what is wrong stands in `last_error`, and what serves goes on serving.
+        Never raises for what is wrong with snapshots or keys: it stands in `last_error` for as long as it is so, and
+        what serves goes on serving.
         """
-        if self._reader is None:
-            trusted = trusted_keys(self._home.root)
-            if not trusted:  # nothing was ever published here
-                return False
-            self._reader = SnapshotReader(self._home.snapshots, self.router.scope, trusted)
-        swapped = self._reader.refresh(self._clock())
-        self.last_error = self._reader.last_error
-        current = self._reader.current
-        if not swapped or current is None:
-            return False
         try:
-            self.router.swap(Serving(thaw(current.frozen), current.manifest.version))
-        except (SnapshotError, ContextError) as error:
+            reader = self._reader = self._reader or self._find_reader()
+        except KeyFileError as error:
             self.last_error = error
             return False
-        return True
+        if reader is None:
+            return False
+        verified = reader.refresh(self._clock())
+        if verified and reader.current is not None:
+            self._unfit = None
+            try:
+                self.router.swap(Serving(thaw(reader.current.frozen), reader.current.manifest.version))
+            except (SnapshotError, ContextError) as error:
+                self._unfit = error
+        self.last_error = self._unfit or reader.last_error
+        return verified and self._unfit is None
+
+    def _find_reader(self) -> SnapshotReader | None:
+        """A reader, once there is a key to trust: before the first publishing there is none."""
+        trusted = trusted_keys(self._home.root)
+        return SnapshotReader(self._home.snapshots, self.router.scope, trusted) if trusted else None

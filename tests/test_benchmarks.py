@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import routing
+from benchmarks import publish, routing
 from benchmarks.days import hindsight, value
 from benchmarks.outcome_table import DataError, Day, load_table
 
@@ -111,3 +111,15 @@ def test_a_table_that_is_none_says_what_is_missing(tmp_path):
         load_table(str(tmp_path / "x.npz"), 0)
     with pytest.raises(DataError, match=r"must hold prompts\.parquet"):
         load_table(str(tmp_path), 0)
+
+
+def test_publishing_replaces_one_block_and_nothing_else():
+    """And refuses a block that the page does not have."""
+    page = "a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\nkeep\n<!-- end -->\n"
+
+    new = publish.replace(page, "x", "| new |")
+
+    assert new == "a\n<!-- x -->\n\n| new |\n\n<!-- end -->\nb\n<!-- y -->\nkeep\n<!-- end -->\n"
+    assert publish.replace(new, "x", "| new |") == new
+    with pytest.raises(ValueError, match="has none"):
+        publish.replace(page, "z", "")

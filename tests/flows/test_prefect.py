@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,41 +12,17 @@ import pytest
 
 from bandits.config import load_config
 from bandits.keys import trusted_keys
-from bandits.serving import Home, Server
+from bandits.serving import Server
 from bandits.snapshots import load
 from bandits.types import Outcome, Scope
 from bandits.warehouse import read_runs
+from tests.flows.conftest import ended, pilotage, wait_for
 
 ROOT = Path(__file__).parents[2]
 SCOPE = Scope("demo", "main", "model_routing")
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A home of its own, for this module and all processes that it starts."""
-    root = tmp_path_factory.mktemp("home")
-    before = dict(os.environ)
-    os.environ |= {"PILOTAGE_HOME": str(root), "PILOTAGE_CONFIG": str(ROOT / "pilotage.toml")}
-    os.environ["PREFECT_HOME"] = str(Home(root).prefect)
-    yield Home(root)
-    os.environ.clear()
-    os.environ |= before
-
-
-@pytest.fixture(scope="module")
-def api(place):
-    """Server, worker and the deployments of prefect.yaml, as `make prefect` starts them."""
-    from flows.laptop import laptop
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with laptop(ROOT, port) as url:
-        os.environ["PREFECT_API_URL"] = url
-        yield httpx.Client(base_url=url, timeout=30)
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def day(place):
     """700 decisions with outcomes, served by the real router into the real record: long prompts need the dear model."""
     rng = np.random.default_rng(0)
@@ -64,29 +36,6 @@ def day(place):
             cost = (3e-5, 5e-4, 1.5e-2)[decision.action]
             router.report(Outcome(decision.id, now, SCOPE, quality=quality, cost_usd=cost))
     return now
-
-
-def wait_for(check, seconds: float = 120.0):
-    """Ask until `check` answers, or fail; a bound, not a measure."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := check():
-            return found
-        time.sleep(0.5)
-    raise AssertionError(f"nothing within {seconds} s")
-
-
-def ended(api: httpx.Client, run_id: str) -> dict | None:
-    """The run, once it is over."""
-    found = api.get(f"/flow_runs/{run_id}").json()
-    return found if found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED") else None
-
-
-def pilotage(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "pilotage", *arguments], capture_output=True, text=True, check=False, cwd=ROOT
-    )
 
 
 def test_each_cron_schedule_really_creates_runs(api):

@@ -1,0 +1,97 @@
+"""Facts about a server of one scope: on the newest good snapshot, whatever happens to keys and folders."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bandits.config import parse_config
+from bandits.keys import signing_key
+from bandits.learners.baselines import ContextFree
+from bandits.policy import FrozenPolicy
+from bandits.record import MemoryRecord
+from bandits.serving import Home, Server
+from bandits.snapshots import publish
+from bandits.types import Scope
+
+SCOPE = Scope("acme", "main", "own")
+ARMS = [{"name": name, "model": name, "usd_per_request": 1e-4} for name in ("a", "b")]
+DOMAIN = {"arms": ARMS, "budget_usd_per_request": 1e-3, "features": "vector-2"}
+CONFIG = parse_config({"tenants": {"acme": {}}, "domains": {"own": DOMAIN}}, "test")
+GOOD = ContextFree("fixed", ("a", "b"), "vector-2", np.array([1.0, 0.0]), np.array([1e-4, 1e-4]), 1e-3, 0.02).freeze()
+
+
+@pytest.fixture
+def home(tmp_path) -> Home:
+    return Home(tmp_path)
+
+
+def server(home: Home) -> Server:
+    return Server(home, CONFIG, SCOPE, MemoryRecord(), np.random.default_rng(0), lambda: 100.0)
+
+
+def put(home: Home, frozen: FrozenPolicy) -> str:
+    key = signing_key(home.root)
+    times = {"created": 0.0, "expires": 1e9}
+    return publish(home.snapshots, SCOPE, frozen, position=0, parent=None, evidence={}, key=key, **times).version
+
+
+def test_before_the_first_night_it_explores(home):
+    """No key, no snapshot, no fault."""
+    made = server(home)
+
+    assert made.router.serving.version == "explore"
+    assert made.last_error is None
+    assert made.refresh() is False
+
+
+def test_it_takes_up_what_is_published_later(home):
+    """Also when there was no key yet when it started."""
+    made = server(home)
+    version = put(home, GOOD)
+
+    assert made.refresh() is True
+    assert made.router.serving.version == version
+    assert made.refresh() is False
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        FrozenPolicy("oracle", ("a", "b"), "vector-2", {"x": np.zeros(1)}),  # a kind of the future
+        FrozenPolicy("mix", ("a", "b"), "vector-2", {"values": np.zeros(2)}),  # arrays missing
+        FrozenPolicy("mix", ("a", "c"), "vector-2", dict(GOOD.arrays)),  # other arms
+        FrozenPolicy("mix", ("a", "b"), "vector-3", dict(GOOD.arrays)),  # other features
+    ],
+    ids=["kind", "arrays", "arms", "schema"],
+)
+def test_a_verified_snapshot_that_does_not_fit_is_refused_for_as_long_as_it_is_the_newest(home, unfit):
+    """The last good one serves, the fault stays in sight, and the next good one mends it."""
+    good = put(home, GOOD)
+    made = server(home)
+    put(home, unfit)
+
+    for _ in range(2):
+        assert made.refresh() is False
+        assert made.last_error is not None
+        assert made.router.serving.version == good
+
+    newer = put(home, GOOD)
+    assert made.refresh() is True
+    assert made.last_error is None
+    assert made.router.serving.version == newer
+
+
+def test_a_key_that_others_may_write_is_a_fault_and_not_the_end(home):
+    """Mended, it serves."""
+    version = put(home, GOOD)
+    public = home.root / "keys" / "signing.pub"
+    public.chmod(0o666)
+
+    made = server(home)
+    assert made.router.serving.version == "explore"
+    assert "chmod" in str(made.last_error)
+
+    public.chmod(0o644)
+    assert made.refresh() is True
+    assert made.router.serving.version == version
