@@ -12,6 +12,7 @@ from graphs.index import Vectors
 from graphs.passage import Segment
 from graphs.segment import segments_of
 from graphs.state import Analysis, Evidence, Finding, Kind, State
+from graphs.steady import steady
 from graphs.words import language, phrases
 
 _SHOWN = 3  # pieces of evidence that a finding quotes; it lists all its segments
@@ -24,8 +25,9 @@ def analysis(state: State) -> State:
     segments = segments_of(state)
     texts = [segment.text for segment in segments]
     index = state.get("index")
-    rows = topics.directions(texts, None if index is None else index.vectors, [one.document for one in segments])
-    labels = topics.cluster(rows)
+    with steady():
+        rows = topics.directions(texts, None if index is None else index.vectors, [one.document for one in segments])
+        labels = topics.cluster(rows)
     said = [Counter(phrases(text)) for text in texts]
     weights = topics.class_weights(said, labels)
     tongues = {document.id: language(document.text[:50_000]) for document in state["documents"]}

@@ -20,6 +20,7 @@ from graphs.errors import EmbedError
 from graphs.index import Encoder, Index, Vectors, unit
 from graphs.segment import segments_of
 from graphs.state import State
+from graphs.steady import steady
 from graphs.words import content_words
 
 
@@ -79,8 +80,9 @@ def embed_with(embedder: Embedder) -> Callable[[State], State]:
         """index: the vectors of all segments, in the namespace of the request."""
         segments = segments_of(state)
         texts = [one.text for one in segments]
-        encoder = embedder.fit(texts)
-        vectors = encoder.encode(texts)
+        with steady():
+            encoder = embedder.fit(texts)
+            vectors = encoder.encode(texts)
         return {"index": Index(state["request"].namespace, state["run_id"], embedder.name, encoder, segments, vectors)}
 
     return embed

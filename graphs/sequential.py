@@ -12,7 +12,8 @@ from graphs.steps import Step, take
 def run(steps: Sequence[Step], state: State, recorder: Recorder) -> State:
     """Take the steps until one ends the run; the state that they leave."""
     for step in steps:
-        state = {**state, **take(step, state, recorder)}
+        update = take(step, state, recorder)
+        state = {**state, **update}
         if "error" in state:
             break
     return state

@@ -72,6 +72,9 @@ class TestTopics:
 
         assert labels.tolist() == [0] * 10 + [1] * 10 + [2] * 10
 
+    def test_rows_that_are_all_equally_far_apart_are_one_group(self):
+        assert topics.cluster(np.eye(12, dtype=np.float32)).tolist() == [0] * 12
+
     def test_a_phrase_does_not_repeat_another(self):
         weights = {"outage report": 1.0, "outage": 0.95, "report": 0.9, "reports": 0.85, "quiz": 0.2}
 
@@ -130,7 +133,7 @@ class TestSentiment:
             ("The bot is not reliable.", -1.0),
             ("Honestly not bad.", 1.0),
             ("It doesn't work well and isn't helpful.", -1.0),
-            ("No, it was wonderful.", 1.0),  # punctuation ends what a negation reaches
+            ("No, wonderful.", 1.0),  # punctuation ends what a negation reaches
             ("Great music, awful sound.", 0.0),
             ("The bot has nineteen channels.", None),
             ("", None),

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from graphs import EXAMPLE
 from graphs.embed import HashedSvd, embed_with
 from graphs.errors import EmbedError
 from graphs.index import Index, VectorStore
 from graphs.ingest import read
+from graphs.passage import Segment
 from graphs.segment import segment
 from graphs.state import PilotRequest
 
@@ -36,6 +38,18 @@ class TestVectors:
 
     def test_the_same_texts_give_the_same_vectors(self, standup):
         np.testing.assert_array_equal(index_of(EXAMPLE).vectors, standup.vectors)
+
+    def test_the_number_of_threads_changes_no_bit(self):
+        rng = np.random.default_rng(0)
+        words = np.array([f"word{i}" for i in range(2_000)])
+        segments = tuple(Segment(i, "id", "a", " ".join(rng.choice(words, 20))) for i in range(700))
+        state = {"request": PilotRequest("acme", "main", []), "run_id": "r", "segments": segments}
+        bits = []
+        for threads in (1, 2):
+            with threadpool_limits(limits=threads):
+                bits.append(embed_with(HashedSvd())(state)["index"].encoder.components.tobytes())
+
+        assert bits[0] == bits[1]
 
     @pytest.mark.parametrize(
         "texts", [["alone"], ["..."], ["...", "!!!"], ["same"] * 40, ["", "word"], ["猫がすき", "犬がすき"]]

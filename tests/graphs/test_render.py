@@ -38,6 +38,9 @@ class TestRender:
     def test_no_line_is_wider_than_a_terminal(self, inputs):
         assert max(columns(line) for line in rendered(*inputs).splitlines()) <= WIDTH
 
+    def test_wide_characters_take_two_columns_and_marks_none(self):
+        assert [columns(text) for text in ("cat", "猫", "cafe\u0301")] == [3, 2, 4]
+
     def test_it_shows_topics_times_and_speakers(self):
         text = rendered(EXAMPLE)
 

@@ -58,6 +58,12 @@ class TestText:
         assert "".join(one.text for one in found) == text
         assert all(len(one.text) <= MAX_CHARS for one in found)
 
+    def test_a_long_text_keeps_its_words_whole(self):
+        text = " ".join(f"word{i}" for i in range(8_000))
+        found = list(passages(Document("id", "a", "text", text)))
+
+        assert " ".join(one.text for one in found) == text
+
     def test_markdown_is_cut_at_its_headings(self):
         text = "".join(f"# Part {i}\n\n" + "A sentence of the part. " * 28 + "\n\n" for i in range(3))
 
@@ -81,6 +87,12 @@ class TestTranscripts:
             assert (one.start_s, one.end_s) == (group[0].start_s, max(cue.end_s for cue in group))
             assert one.lines == (group[0].lines[0], group[-1].lines[1])
         assert not cues
+
+    def test_as_many_cues_go_together_as_fit(self):
+        cues = tuple(Cue("x" * 300, i, i + 1) for i in range(7))
+        found = list(passages(Document("id", "a", "srt", "", cues)))
+
+        assert [(one.start_s, one.end_s) for one in found] == [(0, 3), (3, 6), (6, 7)]
 
     def test_a_long_passage_ends_with_a_sentence(self):
         cues = tuple(Cue(f"part {i} of what is said here" + ("." if i % 4 == 3 else ""), i, i + 1) for i in range(80))
