@@ -9,14 +9,10 @@ To retire a key: move signing.key away and rename signing.pub to, say, retired.p
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-import shutil
 import stat
-import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,6 +21,7 @@ import nacl.utils
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
+from bandits.durable import create_once
 from bandits.errors import KeyFileError
 
 _SEED_BYTES = 32
@@ -67,7 +64,7 @@ def signing_key(home: Path) -> SigningKey:
     _guard(folder, folder.stat(), forbidden=0o077)
     path = folder / "signing.key"
     if not path.exists():
-        _create(path, nacl.utils.random(_SEED_BYTES), mode=0o600)
+        create_once(path, nacl.utils.random(_SEED_BYTES), mode=0o600)
     key = SigningKey(_read(path, _SEED_BYTES, forbidden=0o077))
     _put_public_beside(folder / "signing.pub", key)
     return key
@@ -97,69 +94,9 @@ def signer_of(message: bytes, signature: bytes, trusted: Mapping[str, VerifyKey]
     return None
 
 
-def make_folder(path: Path) -> None:
-    """Like mkdir -p, returning when each new name is on the disk; raises OSError."""
-    if not path.is_dir():
-        make_folder(path.parent)
-        path.mkdir(exist_ok=True)
-        sync_folder(path.parent)
-
-
-def write_new(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write a file that must not exist yet, and return when it is on the disk; raises OSError."""
-    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Return when the names in `path` are on the disk; raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def place_folder(target: Path, files: Mapping[str, bytes]) -> bool:
-    """Make folder `target` with these files, whole and on the disk; False if it is there already; raises OSError.
-
-    Written beside it under a name with a leading dot, then renamed. A rename never replaces a folder that holds
-    files, so of two who want one name exactly one gets it.
-    """
-    temporary = target.with_name(f".publishing-{uuid.uuid4().hex}")
-    temporary.mkdir()
-    try:
-        for name, data in files.items():
-            write_new(temporary / name, data)
-        sync_folder(temporary)
-        temporary.rename(target)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            return False
-        raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    sync_folder(target.parent)
-    return True
-
-
-def _create(path: Path, data: bytes, mode: int) -> None:
-    """Put `data` at `path`, whole or not at all; if somebody was faster, theirs stays."""
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        write_new(temporary, data, mode)
-        with suppress(FileExistsError):
-            os.link(temporary, path)  # unlike a rename, a link never replaces
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
 def _put_public_beside(path: Path, key: SigningKey) -> None:
     if not path.exists():
-        _create(path, key.public.hex().encode() + b"\n", mode=0o644)
+        create_once(path, key.public.hex().encode() + b"\n", mode=0o644)
     found = key_id(_read_public(path))
     if found != key.id:
         raise KeyFileError(

@@ -149,10 +149,10 @@ class Router:
     def _spent_today(self) -> Pacer:
         """Today's spending as the record has it: a restart must not forget what was spent."""
         pacer = Pacer(self.domain.budget_usd_per_request, self.domain.burst)
-        prices = self._serving.policy.prices
+        prices = dict(zip(self.domain.arm_names, self._serving.policy.prices.tolist(), strict=True))
         for _, entry in rows(self._record):
             if entry.scope == self.scope and isinstance(entry, Decision) and _day(entry.time) == self._day:
-                pacer.reserve(entry.id, float(prices[self.domain.arm_names.index(entry.arm)]))
+                pacer.reserve(entry.id, prices.get(entry.arm, 0.0))  # an arm gone since: its cost tells, if known
             elif isinstance(entry, Outcome) and entry.cost_usd is not None and entry.decision_id in pacer.reserved:
                 pacer.settle(entry.decision_id, entry.cost_usd)
         return pacer

@@ -27,8 +27,9 @@ import safetensors.numpy
 from nacl.signing import VerifyKey
 from numpy.typing import NDArray
 
+from bandits.durable import make_folder, place_folder
 from bandits.errors import SnapshotError
-from bandits.keys import SigningKey, make_folder, place_folder, signer_of
+from bandits.keys import SigningKey, signer_of
 from bandits.policy import FrozenPolicy
 from bandits.types import Scope
 

@@ -122,8 +122,9 @@ def explain(
 def _policy(
     decision: Decision, domain: DomainConfig, snapshots: Path, trusted: Mapping[str, VerifyKey]
 ) -> Policy | None:
-    if decision.policy == "explore":
-        return first_policy(domain).policy
+    if decision.policy == "explore":  # made from the configuration, which may have changed since
+        same = (decision.arms, decision.schema) == (domain.arm_names, domain.features)
+        return first_policy(domain).policy if same else None
     try:
         # As of the decision: a snapshot that has expired since was good when it acted.
         frozen = load(snapshots, decision.scope, decision.policy, trusted=trusted, now=decision.time).frozen

@@ -83,6 +83,19 @@ def test_missing_is_missing_in_a_story_too(place):
     assert story["cost_usd"] is None
 
 
+def test_a_decision_of_another_configuration_is_told_without_replaying_it(place, monkeypatch, tmp_path):
+    """The first policy is made from the configuration; when that changed, nothing can be recomputed, and it says so."""
+    decision_id = decide(place)
+    text = (ROOT / "pilotage.toml").read_text(encoding="utf-8").replace("gemini-2-5-pro", "another")
+    (tmp_path / "changed.toml").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("PILOTAGE_CONFIG", str(tmp_path / "changed.toml"))
+
+    story = json.loads(run("why", decision_id, "--json")[1])
+
+    assert story["replays"] is None
+    assert len(story["arms"]) == 3
+
+
 @pytest.mark.parametrize("tenant", ["demo", "other"])
 def test_why_of_an_unknown_decision_is_an_error(place, tenant):
     """The same for another tenant's: nothing leaks."""

@@ -128,6 +128,21 @@ def test_a_restart_remembers_what_was_spent_today(tmp_path):
     assert after.pacer.spent < 1.0
 
 
+def test_an_arm_that_left_the_configuration_today_does_not_stop_a_restart():
+    """What it was promised is forgotten; what it is known to have cost is not."""
+    record = MemoryRecord()
+    before = router(record=record, seed=1)
+    for _ in range(20):
+        decision = before.decide(CONTEXT)
+        before.report(Outcome(decision.id, 0.0, SCOPE, cost_usd=1e-3))
+    fewer = domain(1e-2).model_copy(update={"arms": domain(1e-2).arms[:2]})
+
+    after = Router(SCOPE, fewer, record, np.random.default_rng(0), lambda: 0.0)
+
+    assert after.pacer.spent == pytest.approx(20e-3)
+    assert after.decide(CONTEXT).arm in ("cheap", "middle")
+
+
 def test_a_policy_for_other_arms_is_not_served():
     """The one that serves goes on serving."""
     made = router()

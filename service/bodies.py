@@ -1,0 +1,243 @@
+"""What goes in and what comes out, as the OpenAPI document shows it. Unknown fields and other types are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+LONGEST_PROMPT = 100_000  # characters
+LONGEST_TEXT = 10_000_000  # characters; a length of whatever kind also keeps halves of surrogate pairs out
+MOST_FEATURES = 9_999  # the widest "vector-D"
+MOST_INPUTS = 100
+_TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
+
+
+def _flag(value: object) -> object:
+    word = value.lower() if isinstance(value, str) else value
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    raise ValueError("must be 1, true, yes, on, or 0, false, no, off")
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, bool | float):  # 1.0 and true equal 1, and mean something else
+        raise ValueError("must be 1 or -1")
+    return value
+
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Workspace = Annotated[str, Field(description="A workspace of the key's tenant.", examples=["main"])]
+Domain = Annotated[str, Field(description="A configured domain.", examples=["model_routing"])]
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TenantOnly(BaseModel):
+    """The query of every route: nothing, or the key's own tenant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tenant: str | None = Field(
+        default=None, description="Whose request it is. The key says so already: any other value is refused (403)."
+    )
+
+
+class SnapshotQuery(TenantOnly):
+    """Which snapshots to list."""
+
+    workspace: Workspace | None = None
+    domain: Domain | None = None
+
+
+class PilotQuery(TenantOnly):
+    """What of the pilot to run, and where."""
+
+    workspace: Workspace | None = None
+    enable_segment: Annotated[bool, BeforeValidator(_flag)] | None = Field(
+        default=None, description="Cut the documents into segments; default true. 1 true yes on, 0 false no off."
+    )
+    enable_embed: Annotated[bool, BeforeValidator(_flag)] | None = Field(
+        default=None, description="Embed the segments; default true. 1 true yes on, 0 false no off."
+    )
+
+
+class RouteBody(_In):
+    """What to decide on: a prompt, or the context of a domain with features of its own. Exactly one of them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": "Explain tail recursion.", "domain": "model_routing"}]}
+    )
+
+    prompt: Annotated[str, Field(min_length=1, max_length=LONGEST_PROMPT)] | None = None
+    context: Annotated[list[Number], Field(min_length=1, max_length=MOST_FEATURES)] | None = None
+    workspace: Workspace = "main"
+    domain: Domain = "model_routing"
+
+    @model_validator(mode="after")
+    def _one(self) -> RouteBody:
+        if (self.prompt is None) == (self.context is None):
+            raise ValueError("exactly one of prompt and context must be given")
+        return self
+
+
+class FeedbackBody(_In):
+    """What came back for a decision. What was not measured is left out: missing is not zero."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"decision_id": "0193a5c1f2e0" + "5f" * 10, "quality": 0.8, "cost_usd": 4e-4}]}
+    )
+
+    decision_id: Annotated[str, Field(min_length=1, max_length=64)]
+    quality: Annotated[Number, Field(ge=0.0, le=1.0)] | None = None
+    vote: Annotated[Literal[-1, 1], BeforeValidator(_whole)] | None = None
+    cost_usd: Annotated[Number, Field(ge=0.0, le=10_000.0)] | None = Field(default=None, description="USD.")
+    latency_s: Annotated[Number, Field(ge=0.0, le=1_000_000.0)] | None = Field(default=None, description="Seconds.")
+
+    @model_validator(mode="after")
+    def _something(self) -> FeedbackBody:
+        if self.quality is None and self.vote is None and self.cost_usd is None and self.latency_s is None:
+            raise ValueError("at least one of quality, vote, cost_usd and latency_s must be given")
+        return self
+
+
+class PilotInput(_In):
+    """One document."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200, description="Ends in what it is: .vtt, .md, …")]
+    text: Annotated[str, Field(max_length=LONGEST_TEXT)]
+
+
+class PilotBody(_In):
+    """What to run the pilot on. Left out: the packaged example."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"inputs": [{"name": "notes.md", "text": "The deploy failed."}]}]}
+    )
+
+    inputs: Annotated[list[PilotInput], Field(min_length=1, max_length=MOST_INPUTS)] | None = None
+    tenant: str | None = Field(default=None, description="The key's own, or left out.")
+    workspace: Workspace | None = None
+    enable_segment: bool | None = None
+    enable_embed: bool | None = None
+
+
+class RouteAnswer(BaseModel):
+    """The decision, recorded."""
+
+    decision_id: str = Field(description="Send it with POST /feedback.")
+    arm: str
+    model: str = Field(description="The name the provider knows the arm's model by.")
+    propensity: float = Field(description="Probability with which the arm was drawn, in (0, 1].")
+    probabilities: dict[str, float] = Field(description="By arm; they sum to 1.")
+    policy: str = Field(description="Version of the snapshot that acted, or 'explore'.")
+    slot: str
+    excluded: dict[str, str] = Field(description="Arms that could not be drawn, with the reason.")
+
+
+class ArmAnswer(BaseModel):
+    """One arm of a story."""
+
+    name: str
+    probability: float
+    q_hat: float | None = Field(description="Estimated reward; null where the policy has no such estimate.")
+    cost_usd: float | None
+    excluded: str | None
+
+
+class OutcomeAnswer(BaseModel):
+    """One outcome of a story."""
+
+    decision_id: str
+    time: float
+    scope: str
+    quality: float | None
+    cost_usd: float | None
+    latency_s: float | None
+    vote: int | None
+    source: str
+
+
+class StoryAnswer(BaseModel):
+    """A decision, explained."""
+
+    id: str
+    time: float = Field(description="UTC, seconds since the epoch.")
+    scope: str
+    policy: str
+    slot: str
+    schema_: str = Field(alias="schema", description="Name and version of the features.")
+    context: list[float]
+    arm: str
+    propensity: float
+    price: float = Field(description="Reward that a dollar had to earn.")
+    pressure: float = Field(description="Spent against target when deciding.")
+    forced: bool
+    arms: list[ArmAnswer]
+    outcomes: list[OutcomeAnswer]
+    reward: float | None = Field(description="In [0, 1]; null while it is missing.")
+    cost_usd: float | None
+    replays: bool | None = Field(description="The policy gives these probabilities again; null: it is not at hand.")
+
+
+class SnapshotAnswer(BaseModel):
+    """One published policy."""
+
+    scope: str
+    version: str
+    kind: str | None
+    position: int | None = Field(description="Of the last row of the record that it learned from.")
+    created: float | None = Field(description="UTC, seconds since the epoch.")
+    expires: float | None
+    content: str | None = Field(description="Hash of its arrays.")
+    fault: str | None = Field(description="Why it is refused; null for one that verifies.")
+    serving: bool
+
+
+class PilotAnswer(BaseModel):
+    """A run of the pilot. Steps that were not taken have no key."""
+
+    run_id: str
+    tenant: str
+    workspace: str
+    status: Literal["ok", "degraded"]
+    orchestrator: Literal["langgraph", "sequential"]
+    duration_seconds: float
+    ingest: dict[str, Any]
+    segment: dict[str, Any] | None = None
+    embed: dict[str, Any] | None = None
+    analysis: dict[str, Any]
+    degradations: list[dict[str, Any]] = Field(description="What the run had to do without, and why.")
+    events: list[dict[str, Any]] = Field(description="The audit trail, step by step.")
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(BaseModel):
+    """Decisions can be made and recorded."""
+
+    status: Literal["ready"] = "ready"
+    record: Literal["writable"] = "writable"
+    learned: int = Field(description="Scopes in use that serve a snapshot.")
+    first: int = Field(description="Scopes in use that serve the first policy: nothing was published yet.")
+    stale: int = Field(description="Scopes whose newest snapshot is refused, while an older policy goes on serving.")
+    faults: list[str] = Field(description="Why, for the scopes of the key's tenant; empty without a key.")
+
+
+class ErrorText(BaseModel):
+    """What was wrong."""
+
+    type: str
+    message: str = Field(description="What must hold, what arrived, what to do.")
+
+
+class ErrorBody(BaseModel):
+    """The body of every error."""
+
+    error: ErrorText

@@ -1,0 +1,188 @@
+"""API keys: one belongs to one tenant, is shown once, and is kept only as its hash.
+
+    home/keys/api-keys.json     0600, [{"prefix", "hash", "tenant", "name", "created"}]
+
+A key is "plt_" and 256 random bits, so that sha256 without salt cannot be turned back. Making or revoking one takes
+effect at the next request of a running service: no restart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+import stat
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bandits.durable import sync_folder, write_new
+from bandits.errors import InvalidNameError, KeyFileError
+from bandits.serving import Home
+from bandits.types import valid_name
+
+_BEGIN = "plt_"
+_PREFIX = len(_BEGIN) + 8  # characters that a list shows of a key: 48 of its 256 bits
+_KEY = re.compile(rf"{_BEGIN}[A-Za-z0-9_-]{{9,}}")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What is kept of a key."""
+
+    prefix: str  # its first 12 characters, to name it by
+    hash: str  # sha256 of the whole key, 64 hex digits
+    tenant: str
+    name: str  # what it is for
+    created: float  # UTC, seconds since the epoch
+
+    def __post_init__(self) -> None:
+        valid_name(self.tenant, "tenant")
+        valid_name(self.name, "name of a key")
+        if not (re.fullmatch(r"[0-9a-f]{64}", self.hash) and isinstance(self.prefix, str)):
+            raise InvalidNameError(f"a key's hash must be 64 hex digits, but is not in {self.name!r}.")
+
+
+def make_key(home: Home, tenant: str, name: str) -> str:
+    """Make a key for `tenant` and return it: the only time it is to be seen.
+
+    Raises InvalidNameError, and KeyFileError when the file of keys cannot be trusted.
+    """
+    key = _BEGIN + secrets.token_urlsafe(32)
+    kept = ApiKey(key[:_PREFIX], _digest(key.encode()), tenant, name, time.time())
+    with _changing(home) as path:
+        _write(path, [*_read(path), kept])
+    return key
+
+
+def list_keys(home: Home) -> list[ApiKey]:
+    """What is kept of every key, oldest first. Raises KeyFileError."""
+    return _read(_path(home))
+
+
+def revoke_key(home: Home, prefix: str) -> ApiKey:
+    """Forget the one key that begins with `prefix`. Raises KeyFileError when none does, or several do."""
+    with _changing(home) as path:
+        keys = _read(path)
+        found = [key for key in keys if prefix and key.prefix.startswith(prefix)]
+        if len(found) != 1:
+            known = ", ".join(key.prefix for key in keys) or "there is none"
+            raise KeyFileError(f"a prefix must be that of one key, but {prefix!r} is of {len(found)}; known: {known}.")
+        _write(path, [key for key in keys if key != found[0]])
+    return found[0]
+
+
+class KeyRing:
+    """The keys as a service sees them: read again when the file changes. Safe under threads."""
+
+    def __init__(self, home: Home) -> None:
+        self._path = _path(home)
+        self._lock = threading.Lock()
+        self._seen: tuple[int, ...] | None = None
+        self._keys: list[tuple[bytes, str]] = []
+
+    def tenant_of(self, key: bytes) -> str | None:
+        """The tenant whose key this is, None if it is nobody's. Raises KeyFileError.
+
+        Takes the same time for any key: every hash is compared, each in constant time.
+        """
+        digest, tenant = _digest(key).encode(), None
+        for known, owner in self.current():
+            if hmac.compare_digest(digest, known):
+                tenant = owner
+        return tenant
+
+    def current(self) -> Sequence[tuple[bytes, str]]:
+        """(hash, tenant) of every key there is now. Raises KeyFileError: then nobody is let in."""
+        with self._lock:
+            seen = _version(self._path)
+            if seen != self._seen:
+                self._keys = [(key.hash.encode(), key.tenant) for key in _read(self._path)]
+                self._seen = seen
+            return self._keys
+
+
+def redact(text: str) -> str:
+    """`text` with whatever looks like a key cut to its beginning."""
+    return _KEY.sub(f"{_BEGIN}…", text)
+
+
+def _path(home: Home) -> Path:
+    return home.root / "keys" / "api-keys.json"
+
+
+def _digest(key: bytes) -> str:
+    return hashlib.sha256(key).hexdigest()
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """Differs after each change: every write makes a new file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode)
+
+
+@contextmanager
+def _changing(home: Home) -> Iterator[Path]:
+    """Keep every other process that would change the keys waiting."""
+    path = _path(home)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield path
+    finally:
+        os.close(lock)
+
+
+def _read(path: Path) -> list[ApiKey]:
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            raw = file.read()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if mode & 0o077:
+        raise KeyFileError(
+            f"nobody but its owner may read {path}, but its mode is {mode:04o}; run: chmod {mode & ~0o077:04o} {path}"
+        )
+    try:
+        return [ApiKey(**entry) for entry in json.loads(raw)]
+    except (ValueError, TypeError) as error:
+        raise KeyFileError(
+            f"{path} must be a JSON list of keys, but: {error} Restore it from a backup, or move it away and make new "
+            "keys with `pilotage key`."
+        ) from None
+
+
+def _write(path: Path, keys: Sequence[ApiKey]) -> None:
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+    try:
+        write_new(temporary, json.dumps([asdict(key) for key in keys], indent=1).encode() + b"\n", mode=0o600)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _unreadable(path: Path, error: OSError) -> KeyFileError:
+    return KeyFileError(f"{path} must be there for this user to read and write, but: {error.strerror}.")

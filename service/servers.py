@@ -1,0 +1,117 @@
+"""One router for each scope, made at its first request, kept on the newest good snapshot by a thread behind it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from bandits.config import Config
+from bandits.errors import PilotageError
+from bandits.record import Record
+from bandits.serving import Home, Server
+from bandits.types import Scope, valid_name
+from service.errors import TenantRefusedError, UnknownScopeError
+
+log = logging.getLogger("pilotage.service")
+
+
+class Servers:
+    """The servers of all scopes; any thread may ask.   refresh_s: seconds between two looks for a newer snapshot."""
+
+    def __init__(
+        self,
+        home: Home,
+        config: Config,
+        record: Record,
+        rng: np.random.Generator,
+        clock: Callable[[], float],
+        refresh_s: float,
+    ) -> None:
+        self._home, self._config, self._record = home, config, record
+        self._rng, self._clock, self._refresh_s = rng, clock, refresh_s
+        self._made: dict[Scope, Server] = {}
+        self._faults: dict[Scope, str] = {}
+        self._making, self._stop = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._keep_fresh, name="snapshots", daemon=True)
+
+    def scope(self, tenant: str, workspace: str, domain: str) -> Scope:
+        """A scope of `tenant`, if it is configured. Raises UnknownScopeError that names nothing of other tenants."""
+        self.check_workspace(tenant, workspace)
+        self.check_domain(domain)
+        return Scope(tenant, workspace, domain)
+
+    def check_domain(self, domain: str) -> None:
+        """Raise UnknownScopeError, or InvalidNameError, unless there is such a domain."""
+        if valid_name(domain, "domain") not in self._config.domains:
+            known = ", ".join(sorted(self._config.domains))
+            raise UnknownScopeError(f"domain must be one of {known}, but got {domain!r}; add it to pilotage.toml.")
+
+    def check_workspace(self, tenant: str, workspace: str) -> None:
+        """Raise UnknownScopeError, or InvalidNameError, unless `tenant` has this workspace."""
+        settings = self._config.tenants.get(tenant)
+        if settings is None:
+            raise TenantRefusedError("the tenant of the key must be configured, but is not; add it to pilotage.toml.")
+        if valid_name(workspace, "workspace") not in settings.workspaces:
+            known = ", ".join(sorted(settings.workspaces))
+            raise UnknownScopeError(
+                f"workspace must be one of {known}, but got {workspace!r}; add it to pilotage.toml."
+            )
+
+    def scopes(self, tenant: str) -> list[Scope]:
+        """Every configured scope of `tenant`, sorted."""
+        return [scope for scope in self._config.scopes() if scope.tenant == tenant]
+
+    def get(self, scope: Scope) -> Server:
+        """The server of a configured scope; the first call for it reads the record and the newest snapshot."""
+        server = self._made.get(scope)
+        if server is None:
+            with self._making:
+                server = self._made.get(scope) or self._make(scope)
+        return server
+
+    def serving(self) -> Mapping[Scope, str]:
+        """Version of the policy that serves, by scope, of those that were asked for."""
+        return {scope: server.router.serving.version for scope, server in self._made.copy().items()}
+
+    def faults(self) -> Mapping[Scope, str]:
+        """What keeps a scope from its newest snapshot; while it stands here, an older policy goes on serving."""
+        return self._faults.copy()
+
+    def start(self) -> None:
+        """Begin to look for newer snapshots."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End that, and wait until it has ended."""
+        self._stop.set()
+        self._thread.join()
+
+    def _make(self, scope: Scope) -> Server:
+        (rng,) = self._rng.spawn(1)  # of its own: a generator is not safe under threads, a router's lock is its own
+        server = Server(self._home, self._config, scope, self._record, rng, self._clock)
+        self._note(scope, server.last_error)
+        self._made[scope] = server
+        return server
+
+    def _keep_fresh(self) -> None:
+        while not self._stop.wait(self._refresh_s):
+            for scope, server in self._made.copy().items():
+                fault: Exception | None
+                try:
+                    server.refresh()
+                    fault = server.last_error
+                except (PilotageError, OSError) as error:  # a key file; the thread must outlive any of them
+                    fault = error
+                self._note(scope, fault)
+
+    def _note(self, scope: Scope, fault: Exception | None) -> None:
+        """Keep what is at fault, and log it when it changes."""
+        before = self._faults.pop(scope, None) if fault is None else self._faults.get(scope)
+        if fault is not None and str(fault) != before:
+            self._faults[scope] = str(fault)
+            log.warning("%s", fault)
+        elif fault is None and before is not None:
+            log.info("%s is on its newest snapshot again", scope)
