@@ -102,11 +102,9 @@ class ObservedServer(Server):
     def refresh(self) -> bool:
         try:
             return super().refresh()
-        except Exception:
-            self.faults += 1
-            raise
         finally:
             self.looks += 1
+            self.faults += self.last_error is not None
             if self.tell is not None:
                 self.tell()
 

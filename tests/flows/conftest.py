@@ -52,6 +52,16 @@ def wait_for(check, seconds: float = 120.0):
     raise AssertionError(f"nothing within {seconds} s")
 
 
+def asked(api: httpx.Client, deployment: dict, parameters: dict) -> httpx.Response:
+    """The answer to "run this deployment now"; asked again while the server's database is busy (503)."""
+
+    def answer() -> httpx.Response | None:
+        found = api.post(f"/deployments/{deployment['id']}/create_flow_run", json={"parameters": parameters})
+        return None if found.status_code == 503 else found
+
+    return wait_for(answer)
+
+
 def ended(api: httpx.Client, run_id: str) -> dict | None:
     """The run, once it is over."""
     found = api.get(f"/flow_runs/{run_id}").json()

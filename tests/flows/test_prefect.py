@@ -6,7 +6,6 @@ import json
 import time
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
@@ -16,7 +15,7 @@ from bandits.serving import Server
 from bandits.snapshots import load
 from bandits.types import Outcome, Scope
 from bandits.warehouse import read_runs
-from tests.flows.conftest import ended, pilotage, wait_for
+from tests.flows.conftest import asked, ended, pilotage, wait_for
 
 ROOT = Path(__file__).parents[2]
 SCOPE = Scope("demo", "main", "model_routing")
@@ -114,7 +113,7 @@ def test_a_run_on_demand_over_the_api_reaches_the_worker(api, place, day):
     """What the button in the UI does: parameters over the API, a process of the worker, a finished run."""
     deployment = api.get("/deployments/name/night/nightly").json()
     parameters = {"tenant": "demo", "workspace": "main", "domain": "model_routing"}
-    run = api.post(f"/deployments/{deployment['id']}/create_flow_run", json={"parameters": parameters}).json()
+    run = asked(api, deployment, parameters).json()
 
     assert wait_for(lambda: ended(api, run["id"]), 240.0)["state"]["type"] == "COMPLETED"
     assert len(read_runs(place.warehouse, SCOPE)) == 2
@@ -130,7 +129,7 @@ def test_the_pilot_runs_on_demand_with_parameters_and_leaves_its_run_and_report(
         "paths": [str(tmp_path / "a.md"), str(tmp_path / "b.txt")],
         "enable_segment": False,
     }
-    run = api.post(f"/deployments/{deployment['id']}/create_flow_run", json={"parameters": parameters}).json()
+    run = asked(api, deployment, parameters).json()
 
     assert wait_for(lambda: ended(api, run["id"]), 240.0)["state"]["type"] == "COMPLETED"
     (found,) = read_runs(place.warehouse, Scope("demo", "main", "content_analysis"))
@@ -147,12 +146,9 @@ def test_a_parameter_of_nonsense_is_refused(api):
     """At once, not by a failed run in the night."""
     deployment = api.get("/deployments/name/night/nightly").json()
 
-    def settled() -> httpx.Response | None:
-        path, nonsense = f"/deployments/{deployment['id']}/create_flow_run", {"tenant": "demo", "now": "yesterday"}
-        answer = api.post(path, json={"parameters": nonsense})
-        return None if answer.status_code == 503 else answer  # 503: its database is busy, ask again
+    nonsense = {"tenant": "demo", "now": "yesterday"}
 
-    assert wait_for(settled).status_code == 409
+    assert asked(api, deployment, nonsense).status_code == 409
 
 
 def test_the_night_flow_refuses_a_scope_that_is_not_configured(api, place):
