@@ -24,12 +24,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from bandits import night
 from bandits.config import NightConfig
@@ -223,7 +225,7 @@ def _all(
 ) -> Iterator[tuple[float, list[Run]]]:
     """Each budget with its runs, in order, as soon as all its seeds are there."""
     with (
-        ProcessPoolExecutor(options.workers, initializer=_one_thread) as pool,
+        ProcessPoolExecutor(options.workers, get_context("spawn"), initializer=_one_thread) as pool,
         Progress(console=Console(stderr=True)) as progress,
     ):
         task = progress.add_task("runs", total=len(budgets) * options.seeds)
@@ -238,7 +240,7 @@ def _all(
 
 def _one_thread() -> None:
     """Two processes that each start two BLAS threads on two cores get in each other's way."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+    threadpool_limits(limits=1)
 
 
 def _round(x: float | np.floating[Any]) -> float:

@@ -37,14 +37,14 @@ def test_a_browser_sees_the_numbers_and_asks_nobody_else(tmp_path, monkeypatch, 
         http.client.HTTPConnection(found.address.removeprefix("http://"), timeout=5.0).connect()
 
 
-def test_without_a_browser_the_test_says_how_to_get_one(monkeypatch):
-    """Missing is a failure with its remedy; only PILOTAGE_NO_BROWSER=1 skips."""
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.delenv("PILOTAGE_NO_BROWSER", raising=False)
-    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
+def test_a_missing_browser_is_skipped_by_a_newcomer_and_fails_in_ci(monkeypatch, tmp_path):
+    """Either way with its remedy."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
         chromium()
-    monkeypatch.setenv("PILOTAGE_NO_BROWSER", "1")
-    with pytest.raises(pytest.skip.Exception, match="PILOTAGE_NO_BROWSER=1"):
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
         chromium()
 
 
