@@ -4,6 +4,5 @@ run.py        starts it: 127.0.0.1 only, no request to anywhere else
 app.py        navigation, the choice of scope and day, calm notices
 today.py      page 1          quality.py   page 2
 figures.py    the numbers of both pages, pure and typed, without Streamlit
-counterfactual.py   what one fixed model would have earned and cost, from the log of others
 source.py     the queries     charts.py    figures -> Altair     words.py    numbers -> text
 """

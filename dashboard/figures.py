@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from bandits.config import DomainConfig
+from bandits.counterfactual import FixedArm, Log, share, weighted
 from bandits.evaluation.intervals import normal
 from bandits.evaluation.moments import moments
 from bandits.evaluation.weights import Verdict
@@ -17,7 +18,6 @@ from bandits.learners.baselines import best_fixed, best_mix
 from bandits.record import Row
 from bandits.snapshots import Listed, Manifest
 from bandits.types import Decision, Mask, Outcome, Scope, Vector
-from dashboard.counterfactual import FixedArm, Log, share, weighted
 
 DAY_S = 86_400.0
 ALPHA = 0.05  # intervals are 95 %

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import streamlit as st
 
+from bandits import counterfactual
 from bandits.config import DomainConfig, home, load_config
+from bandits.counterfactual import FixedArm, Log
 from bandits.errors import NotEnoughDataError, PilotageError
 from bandits.record import SqlRecord
 from bandits.serving import Home
 from bandits.types import Scope
-from dashboard import counterfactual, source, words
-from dashboard.counterfactual import FixedArm, Log
+from dashboard import source, words
 from dashboard.figures import DAY_S
 
 WINDOW_DAYS = 28  # of the log that estimates of fixed models are read from

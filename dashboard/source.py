@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bandits.config import DomainConfig
+from bandits.counterfactual import Log
 from bandits.keys import trusted_keys
 from bandits.record import Record
 from bandits.router import first_policy
@@ -16,7 +17,6 @@ from bandits.serving import Home
 from bandits.snapshots import list_versions
 from bandits.types import Scope, Slot
 from bandits.warehouse import Run, opened, read_feedback, read_runs
-from dashboard.counterfactual import Log
 from dashboard.figures import DAY_S, Active, Draws, Tail, active, tail
 
 PATIENCE_S = 1.0  # a person waits for the page: say soon that another process has the warehouse

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from bandits.counterfactual import Log, fit, fixed_arm, unknown
 from bandits.learners.baselines import best_mix
 from bandits.record import MemoryRecord, rows
 from bandits.snapshots import Listed, Manifest
 from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
 from dashboard import figures
-from dashboard.counterfactual import Log, fit, fixed_arm, unknown
 from dashboard.figures import DAY_S, Draws, Estimate, PlaneRow
 from dashboard.words import MINUS, age, dollars, money_interval, per_thousand, percent, reward_interval, signed
 from tests.dashboard.worlds import ARMS, BUDGET, DOMAIN, PRICES, truth, two_days

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from bandits.config import ArmConfig, DomainConfig, load_config
+from bandits.counterfactual import Log
 from bandits.features import text_context
 from bandits.record import MemoryRecord, rows
 from bandits.router import Router
 from bandits.serving import Home
 from bandits.types import LoggedFeedback, Outcome, Scope
 from bandits.warehouse import load
-from dashboard.counterfactual import Log
 from dashboard.figures import DAY_S
 
 ARMS = ("cheap", "good", "dear")
