@@ -58,6 +58,9 @@ def load(as_json: Json = False) -> None:
 @app.command()
 def night(scope: ScopeText = None, as_json: Json = False) -> None:
     """Learn from the log and publish a policy, if the evidence allows (a Prefect flow)."""
+    from flows import check_server
+
+    check_server()
     from flows.night import night as flow
 
     reports = [flow(s.tenant, s.workspace, s.domain) for s in _scopes(scope)]
@@ -128,6 +131,7 @@ def pilot_run(
     from graphs.render import render
     from graphs.state import PilotRequest
 
+    load_config().check_workspace(tenant, workspace)
     request = PilotRequest(tenant, workspace, paths or [EXAMPLE], segment, embed)
     result = run_pilot(request, orchestrator=orchestrator)  # type: ignore[arg-type]  # it checks the word itself
     _print(result.to_dict() if as_json else render(result).rstrip())

@@ -138,6 +138,16 @@ class Config(_Strict):
             for domain in self.domains
         )
 
+    def check_workspace(self, tenant: str, workspace: str) -> None:
+        """Raise ConfigError, or InvalidNameError, unless the tenant is configured and has this workspace."""
+        settings = self.tenants.get(valid_name(tenant, "tenant"))
+        if settings is None or valid_name(workspace, "workspace") not in settings.workspaces:
+            known = ", ".join(f"{name}/{each}" for name, one in sorted(self.tenants.items()) for each in one.workspaces)
+            raise ConfigError(
+                f"tenant and workspace must be configured, but got {tenant}/{workspace}; there are {known}. "
+                "Add it to pilotage.toml."
+            )
+
     def scope(self, tenant: str, workspace: str, domain: str) -> Scope:
         """The scope, if it is configured; raises ConfigError that lists what is there."""
         scope = Scope(tenant, workspace, domain)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
+import httpx
+
 from bandits.config import home
+from bandits.errors import PilotageError
 from bandits.serving import Home
 
 
@@ -19,6 +22,20 @@ def environment() -> dict[str, str]:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",  # its first start migrates a new database
         "PREFECT_LOGGING_LEVEL": "WARNING",
     }
+
+
+def check_server() -> None:
+    """Raise PilotageError when PREFECT_API_URL names a server that does not answer. Unset, Prefect brings its own."""
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return
+    try:
+        httpx.get(f"{url.rstrip('/')}/health", timeout=10.0).raise_for_status()
+    except httpx.HTTPError as error:
+        raise PilotageError(
+            f"the Prefect server must answer at {url}, but: {error}. Start it with `make prefect`, or unset "
+            "PREFECT_API_URL to run without one."
+        ) from None
 
 
 for _name, _value in environment().items():  # before anything imports prefect, which reads them once

@@ -10,7 +10,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from bandits.config import home
+from bandits.config import home, load_config
 from bandits.serving import Home
 from bandits.warehouse import write_run
 from graphs import EXAMPLE
@@ -42,6 +42,7 @@ def pilot(
         enable_segment: Cut documents into passages; without it, each document is one.
         enable_embed: Compute vectors for topics and search; without it, topics come from words alone.
     """
+    load_config().check_workspace(tenant, workspace)
     inputs = [Path(path) for path in paths] if paths else [EXAMPLE]
     result = run(PilotRequest(tenant, workspace, inputs, enable_segment, enable_embed))
     found = result.to_dict()

@@ -106,6 +106,35 @@ def test_why_of_an_unknown_decision_is_an_error(place, tenant):
     assert f"{tenant!r} has no" in error
 
 
+def test_a_prefect_server_that_is_absent_is_named_and_nothing_changes(place, monkeypatch):
+    """Before anything runs: what must answer, and both ways out."""
+    decide(place)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+
+    code, _, error = run("night")
+
+    assert code == 1
+    assert "must answer at http://127.0.0.1:9/api" in error
+    assert "unset PREFECT_API_URL" in error
+    assert not place.warehouse.exists()
+
+
+def test_the_pilot_works_for_configured_tenants_only(place, tmp_path):
+    """And says what it found, where it is asked by one; a broken transcript fails the run with exit 1."""
+    (tmp_path / "notes.txt").write_text("The release went well. The votes are good.\n")
+    (tmp_path / "broken.vtt").write_text("WEBVTT\n\n00:01.000 --> 00:00.500\nbackwards\n")
+
+    assert run("pilot", "run", "--tenant", "nobody")[0] == 1
+    code, out, _ = run("pilot", "run", str(tmp_path / "notes.txt"), "--no-embed", "--json")
+    assert code == 0
+    result = json.loads(out)
+    assert result["status"] == "ok"
+    assert "embed" not in result
+    code, out, _ = run("pilot", "run", str(tmp_path / "broken.vtt"))
+    assert code == 1
+    assert "broken.vtt" in out
+
+
 def test_load_brings_in_each_row_once(place):
     """Two rows, then none."""
     decide(place)

@@ -115,6 +115,18 @@ def test_only_configured_scopes_are_served():
         config.scope("a:b", "main", "model_routing")
 
 
+def test_only_configured_workspaces_are_worked_for():
+    """Unknown tenants, unknown workspaces and impossible names, each with what there is."""
+    config = load_config(SHIPPED)
+
+    config.check_workspace("demo", "main")
+    for tenant, workspace in (("nobody", "main"), ("demo", "elsewhere")):
+        with pytest.raises(ConfigError, match="there are demo/main"):
+            config.check_workspace(tenant, workspace)
+    with pytest.raises(InvalidNameError):
+        config.check_workspace("../x", "main")
+
+
 def test_home_follows_the_environment(monkeypatch, tmp_path):
     """All state moves with one variable."""
     monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path / "elsewhere"))
