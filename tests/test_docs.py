@@ -73,3 +73,24 @@ def test_no_tracked_file_names_a_machine_or_an_index():
     ]
 
     assert found == []
+
+
+def test_the_readme_repeats_the_table_of_the_benchmarks():
+    """Reward, spend, mix and fixed of each budget, rounded alike: nobody edits one without the other."""
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    block = page.split("<!-- paretobandit -->")[1].split("<!-- end -->")[0]
+    measured = {}
+    for line in block.strip().splitlines()[2:]:
+        budget, reward, _, spend, _, _, _, mix, fixed, *_ = (cell.strip() for cell in line.strip("|").split("|"))
+        measured[float(budget)] = [float(reward), round(float(spend), 2), float(mix), float(fixed)]
+
+    shown = {}
+    for line in TEXT.splitlines():
+        cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+        if re.fullmatch(r"0\.0\d+", cells[0]):
+            shown[float(cells[0])] = [float(cell) for cell in cells[1:5]]
+
+    assert len(shown) == 7
+    for budget, numbers in shown.items():
+        assert numbers == pytest.approx(measured[budget], abs=0.0051), budget
+        assert numbers[0] == measured[budget][0]
