@@ -61,9 +61,17 @@ def night(scope: ScopeText = None, as_json: Json = False) -> None:
     from flows import check_server
 
     check_server()
-    from flows.night import night as flow
+    from rich.console import Console
+    from rich.progress import Progress
 
-    reports = [flow(s.tenant, s.workspace, s.domain) for s in _scopes(scope)]
+    from flows.night import watched
+
+    reports, trials = [], load_config().night.trials
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        for one in _scopes(scope):
+            bar = progress.add_task(str(one), total=trials)
+            flow = watched(lambda done, bar=bar: progress.update(bar, completed=done))  # type: ignore[misc]
+            reports.append(flow(one.tenant, one.workspace, one.domain, time.time()))
     _print(reports if as_json else "\n\n".join(report["markdown"] for report in reports))
 
 
