@@ -51,7 +51,7 @@ SCOPE = Scope("bench", "main", "propensity")
 CONTEXTS = 200
 ARMS, FEATURES = 5, 5
 PRICES = np.geomspace(1e-4, 1e-2, ARMS)  # USD per request
-BUDGET = 1e-3
+BUDGET, BURST = 1e-3, 5  # a small burst: the cap takes dear arms away now and then
 START_S, TICK_S, EXPIRES_S = 1_700_000_000.0, 30.0, 1e9  # UTC; a decision each half minute, so that a day turns
 LEAST_EXPECTED = 5.0  # draws in a bin of the chi-square
 LEAST_P, MOST_Z, MOST_SUM_ERROR = 1e-6, 4.0, 1e-9
@@ -78,7 +78,7 @@ class Audit:
 def domain() -> DomainConfig:
     """Five arms, 1 : 100 in price."""
     arms = tuple(ArmConfig(name=f"arm-{i}", model=f"arm-{i}", usd_per_request=float(p)) for i, p in enumerate(PRICES))
-    return DomainConfig(arms=arms, features=f"vector-{FEATURES}", budget_usd_per_request=BUDGET)
+    return DomainConfig(arms=arms, features=f"vector-{FEATURES}", budget_usd_per_request=BUDGET, burst=BURST)
 
 
 def policies(config: DomainConfig, rng: np.random.Generator) -> dict[str, Policy]:
@@ -86,7 +86,7 @@ def policies(config: DomainConfig, rng: np.random.Generator) -> dict[str, Policy
     log = known(4_000, ARMS, FEATURES, LOGGING["mild"], rng).feedback
     costs = PRICES[log.actions] * np.exp(rng.normal(0.0, 0.3, len(log)))
     learned = train(prepare(replace(log, costs=costs), config, 200), Parameters()).policy
-    values = rng.random(ARMS)
+    values = np.sort(rng.random(ARMS))  # the dearer the better, so that the budget binds
     shared = (config.arm_names, config.features, values, PRICES, BUDGET, config.floor)
     return {**{rule: ContextFree(rule, *shared) for rule in ("explore", "mix", "fixed")}, "linear": learned}
 
