@@ -43,11 +43,12 @@ class Pacer:
     requests: int = 0
     settled: float = 0.0  # USD known to be spent
     reserved: dict[str, float] = field(default_factory=dict)  # decision id -> USD expected, until its cost is known
+    promised: float = 0.0  # sum of `reserved`, kept beside it: many decisions never hear of their cost
 
     @property
     def spent(self) -> float:
         """USD spent or promised."""
-        return self.settled + sum(self.reserved.values())
+        return self.settled + self.promised
 
     @property
     def pressure(self) -> float:
@@ -58,7 +59,7 @@ class Pacer:
         """
         target = TARGET * self.budget
         ratio = (self.spent + _MEMORY * target) / ((self.requests + _MEMORY) * target)
-        return float(np.clip(ratio**_GAIN, *_RANGE))
+        return min(max(ratio**_GAIN, _RANGE[0]), _RANGE[1])
 
     def within_cap(self, prices: Vector) -> Mask:
         """Arms, (K,), that the running cap allows: spend may never pass budget * (requests + burst)."""
@@ -68,8 +69,9 @@ class Pacer:
         """Count a decision and hold the price that is expected of it."""
         self.requests += 1
         self.reserved[decision_id] = price
+        self.promised += price
 
     def settle(self, decision_id: str, cost: float) -> None:
         """Replace what was held for a decision by what it cost; a second cost of the same decision adds up."""
-        self.reserved.pop(decision_id, None)
+        self.promised -= self.reserved.pop(decision_id, 0.0)
         self.settled += cost
