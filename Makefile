@@ -38,6 +38,9 @@ BUDGETS := 8.3e-5 2.3e-4 3.0e-4 6.6e-4 1.9e-3 5.3e-3 1.5e-2
 bench: setup  ## measure again, rewriting docs/benchmarks.md (BENCH_DATA=DIR: data sets that are not in a package)
 	@$(BIN)/python -m benchmarks.routing --data paretobandit --budgets $(BUDGETS) --seeds 20 \
 	  | $(BIN)/python -m benchmarks.publish paretobandit
+	@$(BIN)/python -m benchmarks.propensity --draws 1000000 | $(BIN)/python -m benchmarks.publish propensity
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ope --n 10000 100000 1000000 --reps 20 \
+	  | $(BIN)/python -m benchmarks.publish ope
 	@test -z "$(BENCH_DATA)" || { set -e; \
 	  $(BIN)/python -m benchmarks.routing --data $(BENCH_DATA)/paretobandit_k3.npz --budgets $(BUDGETS) --seeds 20 \
 	    | $(BIN)/python -m benchmarks.publish paretobandit_k3; \

@@ -113,9 +113,9 @@ def reward_model(feedback: LoggedFeedback) -> Matrix:
     q_hat = np.empty((len(phi), feedback.k))
     for fold in range(FOLDS):
         others = reduce(Gram.__add__, [one for other, one in enumerate(folded) if other != fold])
-        part = folds == fold
-        q_hat[part] = phi[part] @ others.solve(Parameters().shared, Parameters().own).T
-    return np.clip(q_hat, 0.0, 1.0, out=q_hat)
+        part = np.flatnonzero(folds == fold)
+        q_hat[part] = np.clip(phi[part] @ others.solve(Parameters().shared, Parameters().own).T, 0.0, 1.0)
+    return q_hat
 
 
 def table(cell: Cell) -> list[dict[str, Any]]:
@@ -140,7 +140,7 @@ def verdict(cells: Sequence[Cell]) -> dict[str, Any]:
     by = {(row["n"], row["logging"], row["estimator"]): row for cell in cells for row in table(cell)}
     sizes = sorted({cell.n for cell in cells})
     ratio = {
-        logging: {str(n): _ratio(by[n, logging, "dr"]["rmse"], by[n, logging, "snips"]["rmse"]) for n in sizes}
+        logging: {str(n): _round(by[n, logging, "dr"]["rmse"] / by[n, logging, "snips"]["rmse"]) for n in sizes}
         for logging in LOGGING
     }
     best = {
@@ -194,12 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps({"summary": True, "reps": options.reps, **verdict(cells)}))
 
 
-def _ratio(a: float, b: float) -> float:
-    return round(a / b, 4) if b > 0.0 else (1.0 if a == 0.0 else sys.float_info.max)
-
-
 def _round(x: float | np.floating[Any]) -> float:
-    return round(float(x), 6)
+    return float(f"{x:.6g}")
 
 
 if __name__ == "__main__":

@@ -107,10 +107,10 @@ def audit(name: str, logged: Matrix, draws: int, rng: np.random.Generator, drawe
         weight[action] += 1.0 / propensity
     per_row = counts.sum(axis=1)
     sums = max(abs(math.fsum(row) - 1.0) for row in logged.tolist())
-    return Audit(name, _chi2(counts, logged * per_row[:, None]), sums, _z(np.array(weight), logged, per_row))
+    return Audit(name, chi_square(counts, logged * per_row[:, None]), sums, _z(np.array(weight), logged, per_row))
 
 
-def _chi2(counts: np.ndarray[Any, Any], expected: Matrix) -> float:
+def chi_square(counts: np.ndarray[Any, Any], expected: Matrix) -> float:
     """p value of all rows' Pearson statistics together. A draw where none could be is impossible: p = 0."""
     if counts[expected == 0.0].any():
         return 0.0

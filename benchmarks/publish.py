@@ -44,6 +44,18 @@ def routing_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def plain_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as they came, one line each; numbers to four digits."""
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(_shown(row[column]) for column in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401  (whatever JSON holds)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def replace(page: str, block: str, table: str) -> str:
     """`page` with the table of `block` replaced; raises ValueError when there is no such block."""
     pattern = re.compile(rf"(<!-- {re.escape(block)} -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -64,8 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not row.get("summary"):
             rows.append(row)
     try:
-        page = replace(PAGE.read_text(encoding="utf-8"), options.block, routing_table(rows))
-    except ValueError as error:
+        table = routing_table(rows) if rows and "budget" in rows[0] else plain_table(rows)
+        page = replace(PAGE.read_text(encoding="utf-8"), options.block, table)
+    except (ValueError, IndexError) as error:  # IndexError: not one row came
         parser.error(str(error))
     PAGE.write_text(page, encoding="utf-8")
 

@@ -113,6 +113,18 @@ def test_a_table_that_is_none_says_what_is_missing(tmp_path):
         load_table(str(tmp_path), 0)
 
 
+def test_rows_of_any_other_benchmark_are_published_as_they_came():
+    """A column a key, four digits a number."""
+    rows = [{"policy": "mix", "chi2_p": 0.123456, "n": 7}, {"policy": "fixed", "chi2_p": 1e-20, "n": 8}]
+
+    assert publish.plain_table(rows).splitlines() == [
+        "| policy | chi2_p | n |",
+        "|---|---|---|",
+        "| mix | 0.1235 | 7 |",
+        "| fixed | 1e-20 | 8 |",
+    ]
+
+
 def test_publishing_replaces_one_block_and_nothing_else():
     """And refuses a block that the page does not have."""
     page = "a\n<!-- x -->\nold\n<!-- end -->\nb\n<!-- y -->\nkeep\n<!-- end -->\n"
