@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,13 +39,16 @@ from bandits.record_tables import (
     engine,
     from_decision,
     from_outcome,
+    insert,
+    known_scopes,
+    place,
     to_decision,
     to_outcome,
 )
+from bandits.record_writer import Answer, GroupWriter
 from bandits.types import Decision, Outcome, Scope
 
 BUSY_S = 30.0  # how long an append waits for the appends of other processes
-_ONE_STATEMENT = 10_000  # ids bound at once; SQLite allows 32,766
 
 Entry: TypeAlias = Decision | Outcome
 _E = TypeVar("_E", bound=Entry)
@@ -159,8 +163,19 @@ class MemoryRecord:
         return None if found is None else found.scope
 
 
+class _Batch(NamedTuple):
+    """What one call appends, and its rows without their positions: whoever calls encodes, the writer only writes."""
+
+    entries: Sequence[Entry]
+    columns: Sequence[tuple[Any, ...]]
+
+
 class SqlRecord:
-    """A record in SQLite (WAL, synchronous=FULL): durable at acknowledgement, open to several processes at once."""
+    """A record in SQLite (WAL, synchronous=FULL): durable at acknowledgement, open to several processes at once.
+
+    Appends of all threads are written in groups by one thread (record_writer.py). Neither it nor SQLite survives a
+    fork: the child must open a record of its own, and every call on this one raises RecordError there.
+    """
 
     def __init__(self, url: str, *, busy_s: float = BUSY_S) -> None:
         """Open the record at `url`, "sqlite:///path", and make it if it is not there.
@@ -169,30 +184,22 @@ class SqlRecord:
         Raises RecordError: not a database, not a record, of another version, not writable.
         """
         self.url = url
-        self._lock = threading.Lock()  # threads queue here fairly; only processes meet in SQLite's busy polling
-        self._engine = engine(url, busy_s)
+        self._process = os.getpid()
+        self._writer = GroupWriter(self._commit)  # threads queue here; only processes meet in SQLite's busy polling
+        made = engine(url, busy_s)
+        self._engines = {mode: made.execution_options(begin=mode) for mode in ("IMMEDIATE", "DEFERRED")}
         with self._transaction("IMMEDIATE") as connection:
             self._open(connection)
 
     def append(self, *entries: Entry) -> int:
-        """See `Record.append`. Costs one fsync, however many entries."""
+        """See `Record.append`. Costs one fsync, shared with all who wait for one; RecordError when closed."""
+        self._check_process()
         for entry in entries:
             _check(entry)
         if not entries:
             return self.head()
-        with self._lock, self._transaction("IMMEDIATE") as connection:
-            # First of all the head: where the database locks rows, this is the lock that puts writers in a queue.
-            connection.execute(sa.update(HEAD).values(position=HEAD.c.position + len(entries)))
-            last = _read_head(connection)
-            _admit(entries, _known_scopes(connection, entries).get)
-            placed = list(enumerate(entries, start=last - len(entries) + 1))
-            decisions = [from_decision(position, e) for position, e in placed if isinstance(e, Decision)]
-            outcomes = [from_outcome(position, e) for position, e in placed if isinstance(e, Outcome)]
-            if decisions:
-                connection.execute(sa.insert(DECISIONS), decisions)
-            if outcomes:
-                connection.execute(sa.insert(OUTCOMES), outcomes)
-        return last
+        columns = [from_decision(e) if isinstance(e, Decision) else from_outcome(e) for e in entries]
+        return self._writer.write(_Batch(entries, columns))
 
     def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
         """See `Record.read`."""
@@ -228,8 +235,10 @@ class SqlRecord:
             return _read_head(connection)
 
     def close(self) -> None:
-        """See `Record.close`."""
-        self._engine.dispose()
+        """See `Record.close`. Writes first what waits; reading opens the file again, appending does not."""
+        if os.getpid() == self._process:
+            self._writer.close()
+            self._engines["DEFERRED"].dispose()  # they share a pool
 
     def __enter__(self) -> Self:
         return self
@@ -237,10 +246,43 @@ class SqlRecord:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def _commit(self, group: Sequence[_Batch]) -> list[Answer]:
+        """Write the sound batches of `group`, all others left out, in one transaction; the answer to each.
+
+        A batch is judged against the record and the sound batches before it, as if each were a transaction.
+        """
+        answers: list[Answer] = []
+        decisions: list[tuple[Any, ...]] = []
+        outcomes: list[tuple[Any, ...]] = []
+        with self._transaction("IMMEDIATE") as connection:
+            before = last = place(connection)
+            known = known_scopes(connection, {_key(entry) for batch in group for entry in batch.entries})
+            for batch in group:
+                try:
+                    known |= _admit(batch.entries, known.get)
+                except PilotageError as error:
+                    answers.append(error)
+                    continue
+                for entry, columns in zip(batch.entries, batch.columns, strict=True):
+                    last += 1
+                    (decisions if isinstance(entry, Decision) else outcomes).append((last, *columns))
+                answers.append(last)
+            if last > before:
+                insert(connection, decisions, outcomes, last)
+        return answers
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise RecordError(
+                f"a record must be used by the process that opened it, but process {self._process} opened {self.url} "
+                f"and process {os.getpid()} is its fork; open it anew there."
+            )
+
     @contextmanager
     def _transaction(self, mode: str) -> Iterator[Connection]:
+        self._check_process()
         try:
-            with self._engine.execution_options(begin=mode).begin() as connection:
+            with self._engines[mode].begin() as connection:
                 yield connection
         except DBAPIError as error:
             raise RecordError(
@@ -299,11 +341,15 @@ def _check_text(text: str, where: str) -> None:
         raise RecordError(f"text must be UTF-8 without NUL, but got {text[:80]!r} in {where}; clean it before logging.")
 
 
-def _admit(entries: Sequence[Entry], scope_of: Callable[[str], Scope | None]) -> None:
-    """Raise unless each decision is new, and each outcome follows a decision of its own scope."""
+def _key(entry: Entry) -> str:
+    return entry.id if isinstance(entry, Decision) else entry.decision_id
+
+
+def _admit(entries: Sequence[Entry], scope_of: Callable[[str], Scope | None]) -> dict[str, Scope]:
+    """The scopes of new decisions; raises unless each is new, and each outcome follows a decision of its own scope."""
     fresh: dict[str, Scope] = {}
     for entry in entries:
-        key = entry.id if isinstance(entry, Decision) else entry.decision_id
+        key = _key(entry)
         scope = fresh.get(key) or scope_of(key)
         if isinstance(entry, Decision):
             if scope is not None:
@@ -322,6 +368,7 @@ def _admit(entries: Sequence[Entry], scope_of: Callable[[str], Scope | None]) ->
                 f"an outcome must come from its decision's scope, but {entry.scope} reported on {key!r} of another; "
                 "nothing was written. Report with the credential and workspace that decided."
             )
+    return fresh
 
 
 def _unknown(decision_id: str, tenant: str) -> UnknownDecisionError:
@@ -333,18 +380,6 @@ def _unknown(decision_id: str, tenant: str) -> UnknownDecisionError:
 
 def _read_head(connection: Connection) -> int:
     return int(connection.execute(sa.select(HEAD.c.position)).scalar_one())
-
-
-def _known_scopes(connection: Connection, entries: Sequence[Entry]) -> dict[str, Scope]:
-    """Scopes of those decisions that `entries` name and the record holds."""
-    ids = sorted({entry.id if isinstance(entry, Decision) else entry.decision_id for entry in entries})
-    columns = DECISIONS.c
-    known: dict[str, Scope] = {}
-    for start in range(0, len(ids), _ONE_STATEMENT):
-        some = ids[start : start + _ONE_STATEMENT]
-        query = sa.select(columns.id, columns.tenant, columns.workspace, columns.domain).where(columns.id.in_(some))
-        known |= {row.id: Scope(row.tenant, row.workspace, row.domain) for row in connection.execute(query)}
-    return known
 
 
 def _decoded(decode: Callable[[sa.Row[Any]], _E], row: sa.Row[Any]) -> _E:

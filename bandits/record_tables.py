@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from bandits.errors import RecordError
 from bandits.types import Decision, Outcome, Scope, Slot
 
 VERSION = 1  # of the tables below; a file of another version is refused
+
+_F4, _F8 = np.dtype("<f4"), np.dtype("<f8")
 
 TABLES = sa.MetaData()
 _position = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -78,28 +81,27 @@ for _table in (DECISIONS, OUTCOMES):
         sa.event.listen(_table, "after_create", sa.DDL(_refuse).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call]
 
 
-def from_decision(position: int, decision: Decision) -> dict[str, Any]:
-    """The columns of a decision at `position`."""
-    return {
-        "position": position,
-        "id": decision.id,
-        "time": float(decision.time),
-        "tenant": decision.scope.tenant,
-        "workspace": decision.scope.workspace,
-        "domain": decision.scope.domain,
-        "schema": decision.schema,
-        "context": decision.context.astype("<f4").tobytes(),
-        "arms": json.dumps(decision.arms),
-        "excluded": json.dumps(dict(decision.excluded)),
-        "probabilities": decision.probabilities.astype("<f8").tobytes(),
-        "action": int(decision.action),
-        "propensity": float(decision.propensity),
-        "policy": decision.policy,
-        "slot": str(decision.slot),
-        "price": float(decision.price),
-        "pressure": float(decision.pressure),
-        "forced": bool(decision.forced),
-    }
+def from_decision(decision: Decision) -> tuple[Any, ...]:
+    """The columns of a decision, in order, behind its position."""
+    return (
+        decision.id,
+        float(decision.time),
+        decision.scope.tenant,
+        decision.scope.workspace,
+        decision.scope.domain,
+        decision.schema,
+        decision.context.astype(_F4, copy=False).tobytes(),
+        _json(tuple(decision.arms)),
+        json.dumps(dict(decision.excluded)) if decision.excluded else "{}",
+        decision.probabilities.astype(_F8, copy=False).tobytes(),
+        int(decision.action),
+        float(decision.propensity),
+        decision.policy,
+        str(decision.slot),
+        float(decision.price),
+        float(decision.pressure),
+        bool(decision.forced),
+    )
 
 
 def to_decision(row: sa.Row[Any]) -> Decision:
@@ -123,21 +125,20 @@ def to_decision(row: sa.Row[Any]) -> Decision:
     )
 
 
-def from_outcome(position: int, outcome: Outcome) -> dict[str, Any]:
-    """The columns of an outcome at `position`."""
-    return {
-        "position": position,
-        "decision_id": outcome.decision_id,
-        "time": float(outcome.time),
-        "tenant": outcome.scope.tenant,
-        "workspace": outcome.scope.workspace,
-        "domain": outcome.scope.domain,
-        "quality": None if outcome.quality is None else float(outcome.quality),
-        "cost_usd": None if outcome.cost_usd is None else float(outcome.cost_usd),
-        "latency_s": None if outcome.latency_s is None else float(outcome.latency_s),
-        "vote": None if outcome.vote is None else int(outcome.vote),
-        "source": outcome.source,
-    }
+def from_outcome(outcome: Outcome) -> tuple[Any, ...]:
+    """The columns of an outcome, in order, behind its position."""
+    return (
+        outcome.decision_id,
+        float(outcome.time),
+        outcome.scope.tenant,
+        outcome.scope.workspace,
+        outcome.scope.domain,
+        None if outcome.quality is None else float(outcome.quality),
+        None if outcome.cost_usd is None else float(outcome.cost_usd),
+        None if outcome.latency_s is None else float(outcome.latency_s),
+        None if outcome.vote is None else int(outcome.vote),
+        outcome.source,
+    )
 
 
 def to_outcome(row: sa.Row[Any]) -> Outcome:
@@ -154,9 +155,46 @@ def to_outcome(row: sa.Row[Any]) -> Outcome:
     )
 
 
+# What a group commit says, it says to the driver: building and compiling expressions costs more than the disk.
+
+
+def place(connection: Connection) -> int:
+    """Position of the last row, read by a writer, before all else that it does."""
+    return int(connection.exec_driver_sql("SELECT position FROM head").scalar_one())
+
+
+def known_scopes(connection: Connection, ids: Iterable[str]) -> dict[str, Scope]:
+    """Scopes of those decisions among `ids` that the record holds."""
+    found = connection.exec_driver_sql(
+        "SELECT id, tenant, workspace, domain FROM decisions WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(ids)),),
+    )
+    return {row[0]: _scope(row[1], row[2], row[3]) for row in found.all()}
+
+
+def insert(
+    connection: Connection, decisions: Sequence[tuple[Any, ...]], outcomes: Sequence[tuple[Any, ...]], last: int
+) -> None:
+    """Insert rows, each (position, *columns) in the order of its table, and let the head say `last`."""
+    for table, placed in ((DECISIONS, decisions), (OUTCOMES, outcomes)):
+        if placed:
+            connection.exec_driver_sql(_insert(table, connection.dialect), list(placed))
+    connection.exec_driver_sql("UPDATE head SET position = ?", (last,))
+
+
+@functools.lru_cache(maxsize=16)
+def _insert(table: sa.Table, dialect: sa.Dialect) -> str:
+    return str(sa.insert(table).compile(dialect=dialect))
+
+
 @functools.lru_cache(maxsize=4096)  # a record names few scopes and few lists of arms, but in every row
 def _scope(tenant: str, workspace: str, domain: str) -> Scope:
     return Scope(tenant, workspace, domain)
+
+
+@functools.lru_cache(maxsize=4096)
+def _json(arms: tuple[str, ...]) -> str:
+    return json.dumps(arms)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import threading
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,33 @@ def plain(entry: Entry) -> dict[str, Any]:
     if isinstance(entry, Decision):
         fields |= {"arms": list(entry.arms), "excluded": dict(entry.excluded), "slot": str(entry.slot)}
     return {"kind": type(entry).__name__.lower(), **fields, "scope": str(entry.scope)}
+
+
+def at_once(work: Callable[[str], None], names: Iterable[str]) -> None:
+    """Do the work of each name in a thread of its own, all begun together; raises what the first of them raised."""
+    names = list(names)
+    start = threading.Barrier(len(names))
+    errors: list[BaseException] = []
+
+    def run(name: str) -> None:
+        start.wait()
+        try:
+            work(name)
+        except BaseException as error:  # pytest's own failures too
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in names]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads change places as often as they can, so that a race has its chance
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    if errors:
+        raise errors[0]
 
 
 class RecordConformance:
@@ -190,22 +218,60 @@ class RecordConformance:
             for i in range(per_thread):
                 told[f"{name}{i}"] = record.append(sample_decision(f"{name}{i}"), sample_outcome(f"{name}{i}"))
 
-        threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)  # threads change places as often as they can, so that a race has its chance
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-        finally:
-            sys.setswitchinterval(interval)
+        at_once(work, "abcd")
         found = record.read()
         assert [row.position for row in found] == list(range(1, 8 * per_thread + 1))
         assert told == {row.entry.decision_id: row.position for row in found if isinstance(row.entry, Outcome)}
         ids = [row.entry.id for row in found if isinstance(row.entry, Decision)]
         for name in "abcd":
             assert [i for i in ids if i.startswith(name)] == [f"{name}{i}" for i in range(per_thread)]
+
+    def test_a_bad_append_among_many_good_ones_fails_alone(self, record: Record) -> None:
+        """32 threads append good and bad in turn: each hears of its own error, nobody of another's, nothing is lost."""
+        record.append(sample_decision("old"), sample_decision("theirs", scope=ELSEWHERE))
+        bad: list[tuple[Entry, type[Exception]]] = [
+            (sample_decision("old"), DuplicateDecisionError),
+            (sample_outcome("never"), UnknownDecisionError),
+            (sample_outcome("theirs"), ForeignDecisionError),
+            (sample_decision("new", context=np.array([np.nan], np.float32)), ContextError),
+        ]
+        told: dict[str, list[int]] = {}
+        heard: dict[str, list[type[Exception]]] = {}
+
+        def work(name: str) -> None:
+            entry, error = bad[int(name) % len(bad)]
+            told[name], heard[name] = [], []
+            for i in range(3):
+                told[name].append(record.append(sample_decision(f"{name}-{i}"), sample_outcome(f"{name}-{i}")))
+                with pytest.raises(error) as refused:
+                    record.append(sample_decision(f"{name}-lost"), entry)
+                heard[name].append(refused.type)
+                told[name].append(record.append(sample_outcome(f"{name}-{i}", source=name)))
+
+        names = [str(i) for i in range(32)]
+        at_once(work, names)
+        assert heard == {name: [bad[int(name) % len(bad)][1]] * 3 for name in names}
+        found = record.read()
+        assert [row.position for row in found] == list(range(1, 2 + 32 * 9 + 1))
+        placed = [(row.entry.decision_id, row.position) for row in found if isinstance(row.entry, Outcome)]
+        for name in names:
+            mine = [position for key, position in placed if key.split("-")[0] == name]
+            assert mine == told[name] == sorted(told[name])
+
+    def test_of_equal_appends_at_once_one_wins(self, record: Record) -> None:
+        """32 threads append the same decision: one is told its position, 31 that it is there already."""
+        answers: list[int] = []
+        refused: list[str] = []
+
+        def work(name: str) -> None:
+            try:
+                answers.append(record.append(sample_decision("same", policy=name)))
+            except DuplicateDecisionError:
+                refused.append(name)
+
+        at_once(work, [str(i) for i in range(32)])
+        assert (answers, len(refused), record.head()) == ([1], 31, 1)
+        assert record.decision("same", "acme").policy not in refused
 
     def test_a_record_is_a_context_manager(self, record: Record) -> None:
         """`with` gives the record itself."""

@@ -7,6 +7,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,8 @@ from hypothesis import strategies as st
 from bandits import record_tables
 from bandits.errors import PilotageError, RecordError, UnreadableRowError
 from bandits.record import MemoryRecord, SqlRecord, rows
-from bandits.testing import ELSEWHERE, HERE, RecordConformance, plain, sample_decision, sample_outcome
+from bandits.record_writer import GroupWriter
+from bandits.testing import ELSEWHERE, HERE, RecordConformance, at_once, plain, sample_decision, sample_outcome
 from bandits.types import Decision
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -144,29 +148,38 @@ def test_outcomes_by_decision_use_the_index(path):
 
 
 APPENDER = """
-import sys
+import sys, threading
 from bandits.record import SqlRecord
 from bandits.testing import sample_decision, sample_outcome
 record = SqlRecord(sys.argv[1])
 print("open", flush=True)
 sys.stdin.readline()
-for i in range(int(sys.argv[3])):
-    key = f"{sys.argv[2]}{i}"
-    print(key, record.append(sample_decision(key), sample_outcome(key)), flush=True)
+def work(name):
+    for i in range(int(sys.argv[3])):
+        key = f"{name}{i}"
+        position = record.append(sample_decision(key), sample_outcome(key))
+        sys.stdout.write(f"{key} {position}\\n")
+        sys.stdout.flush()
+threads = [threading.Thread(target=work, args=(f"{sys.argv[2]}{t}-",)) for t in range(int(sys.argv[4]))]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
 """
 
 
-def appender(url: str, name: str, count: int) -> subprocess.Popen[str]:
-    """A process that opens the record, waits for a line, and appends `count` pairs, telling each position."""
+def appender(url: str, name: str, count: int, threads: int = 1) -> subprocess.Popen[str]:
+    """A process that opens the record, waits for a line, and appends `count` pairs a thread, telling each position."""
     return subprocess.Popen(
-        [sys.executable, "-c", APPENDER, url, name, str(count)], stdin=-1, stdout=-1, text=True, bufsize=1
+        [sys.executable, "-c", APPENDER, url, name, str(count), str(threads)], stdin=-1, stdout=-1, text=True, bufsize=1
     )
 
 
-def test_three_processes_append_to_one_record(tmp_path):
-    """They even make the file together; all positions are there once, and each process was told the right ones."""
+@pytest.mark.parametrize(("names", "threads"), [("xyz", 1), ("xy", 8)])
+def test_processes_append_to_one_record(tmp_path, names, threads):
+    """They even make the file together; all positions are there once, and each thread was told the right ones."""
     url, count = f"sqlite:///{tmp_path}/record.db", 25
-    children = [appender(url, name, count) for name in "xyz"]
+    children = [appender(url, name, count, threads) for name in names]
     for child in children:
         assert child.stdout.readline() == "open\n"
     for child in children:  # all are open: start them at once
@@ -178,8 +191,8 @@ def test_three_processes_append_to_one_record(tmp_path):
         assert child.returncode == 0
     with SqlRecord(url) as record:
         found = list(rows(record, batch=7))
-    assert [position for position, _ in found] == list(range(1, 3 * 2 * count + 1))
-    assert len(told) == 3 * count
+    assert [position for position, _ in found] == list(range(1, 2 * len(names) * threads * count + 1))
+    assert len(told) == len(names) * threads * count
     assert {e.decision_id: str(p) for p, e in found if not isinstance(e, Decision)} == told
 
 
@@ -210,6 +223,150 @@ def test_a_record_locked_by_another_says_so_and_works_afterwards(path):
         stranger.execute("ROLLBACK")
         stranger.close()
         assert record.append(sample_decision("b")) == 3
+
+
+@contextmanager
+def held(path):
+    """Another program holds the file: what is appended meanwhile waits in the queue."""
+    stranger = sqlite3.connect(path, isolation_level=None)
+    stranger.execute("BEGIN IMMEDIATE")
+    yield
+    stranger.execute("ROLLBACK")
+    stranger.close()
+
+
+def until(condition):
+    """Wait for what must come; pytest's own limit ends it if it does not."""
+    while not condition():
+        time.sleep(0.001)
+
+
+def test_callers_who_wait_are_written_together():
+    """While the first group is being written, 31 come; they are the second group, in one commit."""
+    go, groups = threading.Event(), []
+
+    def commit(group):
+        go.wait()
+        groups.append(len(group))
+        return [int(batch) for batch in group]
+
+    writer, answers = GroupWriter(commit), {}
+    threads = [threading.Thread(target=lambda: answers.update({1: writer.write("1")}))]
+    threads[0].start()
+    until(lambda: writer.waiting == 0 and writer.started)
+    threads += [threading.Thread(target=lambda i=i: answers.update({i: writer.write(str(i))})) for i in range(2, 33)]
+    for thread in threads[1:]:
+        thread.start()
+    until(lambda: writer.waiting == 31)
+    go.set()
+    for thread in threads:
+        thread.join()
+    writer.close()
+    assert groups == [1, 31]
+    assert answers == {i: i for i in range(1, 33)}
+
+
+def test_a_commit_that_breaks_is_told_to_its_group_and_the_next_goes_on():
+    """Whatever broke, a caller hears a RecordError with the cause, and the writer lives."""
+    full = [OSError("no space left")]
+
+    def commit(group):
+        if full:
+            raise full.pop()
+        return [7 for _ in group]
+
+    writer = GroupWriter(commit)
+    with pytest.raises(RecordError, match="no space left") as refused:
+        writer.write("a")
+    assert isinstance(refused.value.__cause__, OSError)
+    assert writer.write("b") == 7
+    writer.close()
+
+
+def test_a_locked_file_is_told_to_everyone_who_waited(path):
+    """Twelve callers, good and bad, of a file that another holds: twelve errors, each its own, nothing written."""
+    heard = []
+    with SqlRecord(f"sqlite:///{path}", busy_s=0.05) as record:
+
+        def work(name):
+            with pytest.raises(RecordError, match="database is locked") as refused:
+                record.append(sample_decision(name))
+            heard.append(refused.value)
+
+        with held(path):
+            at_once(work, ["a", *map(str, range(11))])  # a is in the record: but who could know that now?
+        assert len({id(error) for error in heard}) == 12
+        assert record.append(sample_decision("b")) == 3
+
+
+def test_closing_writes_what_waits(path):
+    """Callers who wait when the record is closed are written and answered; who comes later is told to open it."""
+    record, answers = SqlRecord(f"sqlite:///{path}"), {}
+    callers = [
+        threading.Thread(target=lambda i=i: answers.update({i: record.append(sample_outcome("a"))})) for i in range(8)
+    ]
+    closing = threading.Thread(target=record.close)
+    with held(path):
+        callers[0].start()
+        until(lambda: record._writer.started and record._writer.waiting == 0)  # it waits for the file
+        for caller in callers[1:]:
+            caller.start()
+        until(lambda: record._writer.waiting == 7)
+        closing.start()
+        until(lambda: record._writer.closed)
+    for thread in (*callers, closing):
+        thread.join()
+    with pytest.raises(RecordError, match=r"open to append.*open it anew"):
+        record.append(sample_outcome("a"))
+    record.close()  # twice is once
+    assert sorted(answers.values()) == list(range(3, 11))
+    assert record.head() == 10
+
+
+def test_the_writer_thread_starts_with_the_first_append_and_ends_with_the_record(path):
+    """Who only reads pays for no thread, and nobody leaves one behind."""
+
+    def writers():
+        return [thread for thread in threading.enumerate() if thread.name == "record-writer"]
+
+    before = len(writers())
+    with SqlRecord(f"sqlite:///{path}") as record:
+        record.read()
+        assert len(writers()) == before
+        record.append(sample_outcome("a"))
+        assert len(writers()) == before + 1
+    assert len(writers()) == before
+
+
+FORKED = """
+import os, sys
+from bandits.errors import RecordError
+from bandits.record import SqlRecord
+from bandits.testing import sample_decision
+record = SqlRecord(sys.argv[1])
+record.append(sample_decision("parent"))
+if os.fork() == 0:
+    for call in (lambda: record.append(sample_decision("child")), record.append, record.head, record.read):
+        try:
+            call()
+        except RecordError as error:
+            print(error, flush=True)
+    record.close()
+    with SqlRecord(sys.argv[1]) as own:
+        print(own.append(sample_decision("child")), flush=True)
+    os._exit(0)
+os.wait()
+print(record.append(sample_decision("again")))
+"""
+
+
+def test_a_forked_process_is_told_to_open_its_own_record(tmp_path):
+    """It neither hangs nor writes with its parent's file; its own record works, and the parent's goes on."""
+    command = [sys.executable, "-c", FORKED, f"sqlite:///{tmp_path}/record.db"]
+    *errors, child, parent = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(errors) == 4
+    assert all("is its fork; open it anew there" in error for error in errors)
+    assert (child, parent) == ("2", "3")
 
 
 @pytest.mark.parametrize("table", ["decisions", "outcomes"])
