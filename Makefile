@@ -41,6 +41,9 @@ bench: setup  ## measure again, rewriting docs/benchmarks.md (BENCH_DATA=DIR: da
 	@$(BIN)/python -m benchmarks.propensity --draws 1000000 | $(BIN)/python -m benchmarks.publish propensity
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ope --n 10000 100000 1000000 --reps 20 \
 	  | $(BIN)/python -m benchmarks.publish ope
+	@$(BIN)/python -m benchmarks.record --backend sqlite --callers 64 --processes 1 4 --seconds 5 \
+	  | $(BIN)/python -m benchmarks.publish record
+	@$(BIN)/python -m benchmarks.durability --cycles 20 --step 61 | $(BIN)/python -m benchmarks.publish durability
 	@test -z "$(BENCH_DATA)" || { set -e; \
 	  $(BIN)/python -m benchmarks.routing --data $(BENCH_DATA)/paretobandit_k3.npz --budgets $(BUDGETS) --seeds 20 \
 	    | $(BIN)/python -m benchmarks.publish paretobandit_k3; \
