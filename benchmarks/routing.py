@@ -12,7 +12,8 @@ Read it: `reward` is mean quality on day 1 over seeds, `spend_ratio` mean spend 
 the paired lead over the best affordable fixed model with its standard error over requests.
 
 What would make it wrong: features that know the task's label; a catalogue price that leaks more than its first digit;
-choosing defaults by looking at these very days (the penalties of doubly_robust.Parameters were, on paretobandit).
+choosing defaults by looking at these very days (on paretobandit the penalties of doubly_robust.Parameters and the
+constants of budget.py were).
 """
 
 from __future__ import annotations
