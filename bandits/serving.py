@@ -21,7 +21,7 @@ from bandits.types import Scope
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The folder of all state. Everything but the record and the keys can be deleted and rebuilt."""
+    """The folder of all state. Record, keys and snapshots are to be kept; the warehouse is rebuilt from the record."""
 
     root: Path
 
