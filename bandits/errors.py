@@ -46,6 +46,10 @@ class UnknownDecisionError(RecordError):
     """An outcome names a decision that the record does not hold."""
 
 
+class DuplicateOutcomeError(RecordError):
+    """An outcome of this decision with this key is already in the record."""
+
+
 class ForeignDecisionError(RecordError):
     """An outcome comes from another scope than the decision that it names."""
 

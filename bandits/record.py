@@ -11,7 +11,7 @@ import math
 import operator
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from bandits.errors import (
     ContextError,
     DuplicateDecisionError,
+    DuplicateOutcomeError,
     ForeignDecisionError,
     PilotageError,
     RecordError,
@@ -40,7 +41,9 @@ from bandits.record_tables import (
     from_decision,
     from_outcome,
     insert,
+    known_keys,
     known_scopes,
+    migrate,
     place,
     to_decision,
     to_outcome,
@@ -72,7 +75,8 @@ class Record(Protocol):
 
         A decision may stand in the same batch as its outcomes, before them. Without entries: the head.
         Raises ContextError (context not a finite float32 vector), DuplicateDecisionError, UnknownDecisionError (an
-        outcome of no decision), ForeignDecisionError (an outcome from another scope than its decision), RecordError.
+        outcome of no decision), ForeignDecisionError (an outcome from another scope than its decision),
+        DuplicateOutcomeError (the decision has an outcome with this key), RecordError.
         """
 
     def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
@@ -113,19 +117,21 @@ class MemoryRecord:
         self._entries: list[Entry] = []
         self._decisions: dict[str, Decision] = {}
         self._outcomes: dict[str, list[Outcome]] = {}
+        self._keys: set[tuple[str, str]] = set()
 
     def append(self, *entries: Entry) -> int:
         """See `Record.append`."""
         for entry in entries:
             _check(entry)
         with self._lock:
-            _admit(entries, self._scope)
+            _admit(entries, self._scope, self._keys)
             for entry in entries:
                 self._entries.append(entry)
                 if isinstance(entry, Decision):
                     self._decisions[entry.id] = entry
                 else:
                     self._outcomes.setdefault(entry.decision_id, []).append(entry)
+            self._keys |= _keys(entries)
             return len(self._entries)
 
     def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
@@ -257,12 +263,15 @@ class SqlRecord:
         with self._transaction("IMMEDIATE") as connection:
             before = last = place(connection)
             known = known_scopes(connection, {_key(entry) for batch in group for entry in batch.entries})
+            keyed = {id_ for batch in group for id_, _ in _keys(batch.entries)}
+            heard = known_keys(connection, keyed) if keyed else set()
             for batch in group:
                 try:
-                    known |= _admit(batch.entries, known.get)
+                    known |= _admit(batch.entries, known.get, heard)
                 except PilotageError as error:
                     answers.append(error)
                     continue
+                heard |= _keys(batch.entries)
                 for entry, columns in zip(batch.entries, batch.columns, strict=True):
                     last += 1
                     (decisions if isinstance(entry, Decision) else outcomes).append((last, *columns))
@@ -304,9 +313,9 @@ class SqlRecord:
                 "another program. Name another file."
             )
         version = connection.execute(sa.select(META.c.value).where(META.c.key == "record")).scalar()
-        if version != str(VERSION):
+        if migrate(connection, version) != str(VERSION):
             raise RecordError(
-                f"a record must have version {VERSION}, but {self.url} has {version!r}. "
+                f"a record must have version {VERSION} or an older one, but {self.url} has {version!r}. "
                 "Open it with the Pilotage that wrote it or a newer one, or name another file."
             )
 
@@ -326,9 +335,21 @@ def _check(entry: Entry) -> None:
         if len(set(entry.arms)) != len(entry.arms):
             raise RecordError(f"arms must have distinct names, but got {entry.arms} in decision {entry.id}.")
         where, numbers = f"decision {entry.id!r}", (entry.time, entry.price, entry.pressure)
-        texts = (entry.id, entry.schema, entry.policy, *entry.arms, *entry.excluded, *entry.excluded.values())
+        texts = (
+            entry.id,
+            entry.schema,
+            entry.policy,
+            entry.user,
+            *entry.arms,
+            *entry.excluded,
+            *entry.excluded.values(),
+        )
     else:
-        where, numbers, texts = f"an outcome of {entry.decision_id!r}", (entry.time,), (entry.decision_id, entry.source)
+        where, numbers, texts = (
+            f"an outcome of {entry.decision_id!r}",
+            (entry.time,),
+            (entry.decision_id, entry.source, entry.key),
+        )
     if not all(map(math.isfinite, numbers)):
         raise RecordError(f"time, price and pressure must be finite, but got {numbers} in {where}.")
     text = "".join(texts)
@@ -345,9 +366,20 @@ def _key(entry: Entry) -> str:
     return entry.id if isinstance(entry, Decision) else entry.decision_id
 
 
-def _admit(entries: Sequence[Entry], scope_of: Callable[[str], Scope | None]) -> dict[str, Scope]:
-    """The scopes of new decisions; raises unless each is new, and each outcome follows a decision of its own scope."""
+def _keys(entries: Sequence[Entry]) -> set[tuple[str, str]]:
+    """(decision id, key) of the outcomes that have a key."""
+    return {(entry.decision_id, entry.key) for entry in entries if isinstance(entry, Outcome) and entry.key}
+
+
+def _admit(
+    entries: Sequence[Entry], scope_of: Callable[[str], Scope | None], heard: Set[tuple[str, str]]
+) -> dict[str, Scope]:
+    """The scopes of new decisions; raises unless each is new, and each outcome follows a decision of its own scope.
+
+    heard: (decision id, key) of the outcomes that the record has; an outcome with a key must not be among them.
+    """
     fresh: dict[str, Scope] = {}
+    here: set[tuple[str, str]] = set()
     for entry in entries:
         key = _key(entry)
         scope = fresh.get(key) or scope_of(key)
@@ -368,6 +400,13 @@ def _admit(entries: Sequence[Entry], scope_of: Callable[[str], Scope | None]) ->
                 f"an outcome must come from its decision's scope, but {entry.scope} reported on {key!r} of another; "
                 "nothing was written. Report with the credential and workspace that decided."
             )
+        elif entry.key:
+            if (key, entry.key) in heard or (key, entry.key) in here:
+                raise DuplicateOutcomeError(
+                    f"an outcome's key must be new to its decision, but {key!r} has one with {entry.key!r}; nothing "
+                    "was written. It was heard already: send it once, or give another event another key."
+                )
+            here.add((key, entry.key))
     return fresh
 
 

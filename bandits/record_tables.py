@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from bandits.errors import RecordError
 from bandits.types import Decision, Outcome, Scope, Slot
 
-VERSION = 1  # of the tables below; a file of another version is refused
+VERSION = 2  # of the tables below; an older file is brought up to it, a newer one is refused
 
 _F4, _F8 = np.dtype("<f4"), np.dtype("<f8")
 
@@ -55,6 +55,8 @@ DECISIONS = sa.Table(
     sa.Column("price", sa.Double, nullable=False),
     sa.Column("pressure", sa.Double, nullable=False),
     sa.Column("forced", sa.Boolean, nullable=False),
+    sa.Column("user", sa.Text, nullable=False, server_default=""),
+    sa.Column("seen", _position, nullable=False, server_default="0"),
 )
 OUTCOMES = sa.Table(
     "outcomes",
@@ -70,6 +72,7 @@ OUTCOMES = sa.Table(
     sa.Column("latency_s", sa.Double),
     sa.Column("vote", sa.Integer),
     sa.Column("source", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False, server_default=""),
     sa.Index("outcomes_by_decision", "decision_id", "position"),
 )
 for _table in (DECISIONS, OUTCOMES):
@@ -79,6 +82,28 @@ for _table in (DECISIONS, OUTCOMES):
             "BEGIN SELECT RAISE(ABORT, 'the record is append-only'); END"
         )
         sa.event.listen(_table, "after_create", sa.DDL(_refuse).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call]
+
+
+_MIGRATIONS = {  # version -> what makes the next of it; old rows keep their meaning
+    "1": (
+        "ALTER TABLE decisions ADD COLUMN \"user\" TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE decisions ADD COLUMN seen INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE outcomes ADD COLUMN \"key\" TEXT NOT NULL DEFAULT ''",
+    ),
+}
+
+
+def migrate(connection: Connection, found: str | None) -> str | None:
+    """Bring tables of version `found` up to VERSION, inside the caller's transaction; the version that they have now.
+
+    That is `found` itself where no way leads on from it.
+    """
+    while found in _MIGRATIONS:
+        for statement in _MIGRATIONS[found]:
+            connection.exec_driver_sql(statement)
+        found = str(int(found) + 1)
+        connection.execute(sa.update(META).where(META.c.key == "record").values(value=found))
+    return found
 
 
 def from_decision(decision: Decision) -> tuple[Any, ...]:
@@ -101,6 +126,8 @@ def from_decision(decision: Decision) -> tuple[Any, ...]:
         float(decision.price),
         float(decision.pressure),
         bool(decision.forced),
+        decision.user,
+        int(decision.seen),
     )
 
 
@@ -122,6 +149,8 @@ def to_decision(row: sa.Row[Any]) -> Decision:
         price=row.price,
         pressure=row.pressure,
         forced=row.forced,
+        user=row.user,
+        seen=row.seen,
     )
 
 
@@ -138,6 +167,7 @@ def from_outcome(outcome: Outcome) -> tuple[Any, ...]:
         None if outcome.latency_s is None else float(outcome.latency_s),
         None if outcome.vote is None else int(outcome.vote),
         outcome.source,
+        outcome.key,
     )
 
 
@@ -152,6 +182,7 @@ def to_outcome(row: sa.Row[Any]) -> Outcome:
         latency_s=row.latency_s,
         vote=row.vote,
         source=row.source,
+        key=row.key,
     )
 
 
@@ -170,6 +201,15 @@ def known_scopes(connection: Connection, ids: Iterable[str]) -> dict[str, Scope]
         (json.dumps(list(ids)),),
     )
     return {row[0]: _scope(row[1], row[2], row[3]) for row in found.all()}
+
+
+def known_keys(connection: Connection, ids: Iterable[str]) -> set[tuple[str, str]]:
+    """(decision id, key) of the outcomes of `ids` that have a key."""
+    found = connection.exec_driver_sql(
+        "SELECT decision_id, key FROM outcomes WHERE key <> '' AND decision_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(ids)),),
+    )
+    return {(row[0], row[1]) for row in found.all()}
 
 
 def insert(

@@ -17,6 +17,7 @@ import pytest
 from bandits.errors import (
     ContextError,
     DuplicateDecisionError,
+    DuplicateOutcomeError,
     ForeignDecisionError,
     RecordError,
     UnknownDecisionError,
@@ -47,6 +48,8 @@ def sample_decision(decision_id: str = "d1", **changes: Any) -> Decision:  # noq
         "price": 12.7,
         "pressure": 0.9,
         "forced": True,
+        "user": "u-5f3a",
+        "seen": 2**40,
     }
     return Decision(**fields | changes)
 
@@ -189,6 +192,8 @@ class RecordConformance:
             ([sample_outcome("old", time=float("inf"))], RecordError),
             ([sample_decision("new", policy="a\0b")], RecordError),
             ([sample_outcome("old", source="\ud800")], RecordError),
+            ([sample_outcome("old", key="vote-7"), sample_outcome("old", key="vote-7")], DuplicateOutcomeError),
+            ([sample_decision("new", user="a\0b")], RecordError),
         ],
     )
     def test_a_refused_row_takes_its_whole_batch_with_it(
@@ -201,6 +206,31 @@ class RecordConformance:
         assert record.head() == 1
         assert [row.position for row in record.read()] == [1]
         assert record.append(sample_decision("good"), sample_outcome("good")) == 3
+
+    def test_an_outcome_with_a_key_is_heard_once(self, record: Record) -> None:
+        """The same key again is refused; another key, another decision, or no key at all is another event."""
+        record.append(sample_decision("a"), sample_decision("b"))
+        record.append(sample_outcome("a", key="vote-7"))
+        with pytest.raises(DuplicateOutcomeError, match="vote-7"):
+            record.append(sample_outcome("a", key="vote-7", time=9.0))
+        for outcome in (sample_outcome("b", key="vote-7"), sample_outcome("a", key="vote-8"), sample_outcome("a")):
+            record.append(outcome)
+        record.append(sample_outcome("a"))
+        assert [outcome.key for outcome in record.outcomes("a")] == ["vote-7", "vote-8", "", ""]
+
+    def test_of_equal_outcomes_at_once_one_is_heard(self, record: Record) -> None:
+        """32 threads report the same event: one wins, wherever the groups of the commits fall."""
+        record.append(sample_decision("a"))
+        refused: list[str] = []
+
+        def work(name: str) -> None:
+            try:
+                record.append(sample_outcome("a", key="vote-7", source=name))
+            except DuplicateOutcomeError:
+                refused.append(name)
+
+        at_once(work, [str(i) for i in range(32)])
+        assert (len(refused), len(record.outcomes("a"))) == (31, 1)
 
     def test_the_owner_of_a_foreign_decision_is_not_named(self, record: Record) -> None:
         """Who reports on a stranger's decision does not learn whose it is."""

@@ -94,6 +94,8 @@ class Decision:
     price: float = 0.0  # reward that a dollar had to earn (lambda) at this decision
     pressure: float = 1.0  # what the budget was divided by when deciding (see budget.py)
     forced: bool = False  # a forced decision is never learned from
+    user: str = ""  # pseudonym of whoever asked; "" where nobody in particular did
+    seen: int = 0  # position of the record that the policy had learned up to, behind its snapshot's; 0: none
 
     def __post_init__(self) -> None:
         k = len(self.arms)
@@ -134,6 +136,7 @@ class Outcome:
     latency_s: float | None = None  # >= 0
     vote: Literal[-1, 1] | None = None
     source: str = "app"  # who says so: replay, judge, user, app
+    key: str = ""  # names the event: a second outcome of the decision with this key is the same one; "" never is
 
     def __post_init__(self) -> None:
         if self.quality is None and self.cost_usd is None and self.latency_s is None and self.vote is None:

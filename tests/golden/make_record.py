@@ -30,7 +30,7 @@ def main() -> None:
             record.append(sample_decision("b", forced=False, slot=Slot.STABLE), sample_decision("c", scope=ELSEWHERE))
             record.append(sample_outcome("b", quality=None, cost_usd=None, vote=-1, latency_s=0.25, source="user"))
             record.append(sample_decision("d", context=np.zeros(0, np.float32), excluded={}, forced=False))
-            record.append(sample_outcome("c", scope=ELSEWHERE, time=1_790_000_777.0, quality=1.0))
+            record.append(sample_outcome("c", scope=ELSEWHERE, time=1_790_000_777.0, quality=1.0, key="vote-7"))
             entries = [{"position": position, **plain(entry)} for position, entry in record.read()]
             warehouse.load(record, base / "warehouse.duckdb")
         warehouse.write_run(
@@ -40,6 +40,8 @@ def main() -> None:
         version = record_tables.VERSION
         _write(f"record-{version}.db", (base / "record.db").read_bytes())
         _write(f"record-{version}.json", json.dumps(entries, indent=1, ensure_ascii=False).encode() + b"\n")
+        if (HERE / f"warehouse-{warehouse.VERSION}.duckdb.gz").exists():
+            return
         packed = gzip.compress((base / "warehouse.duckdb").read_bytes(), mtime=0)
         _write(f"warehouse-{warehouse.VERSION}.duckdb.gz", packed)
 
