@@ -80,3 +80,7 @@ class UnreadableRowError(RecordError):
 
 class EvidenceError(PilotageError, ValueError):
     """A score, bound or error rate that a judgement would rest on is not finite or out of its stated range."""
+
+
+class AuditError(PilotageError):
+    """The audit chain cannot be read or written, or was given something that it cannot seal."""
