@@ -43,7 +43,7 @@ def test_what_is_held_counts_against_the_cap():
     book = Book()
     hold(book, request("x", NANO - 1))
 
-    with pytest.raises(BudgetExhaustedError, match="the day of tenant a has 0.000000001 USD left of 1 USD"):
+    with pytest.raises(BudgetExhaustedError, match=r"the day of tenant a has 0\.000000001 USD left of 1 USD"):
         hold(book, request("y", 2))
     assert hold(book, request("y", 1)) == 1
     assert hold(book, request("free", 0)) == 0
