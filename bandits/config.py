@@ -24,6 +24,7 @@ Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 Dollars = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Cap = Annotated[float, Field(gt=0.0, le=1e9, allow_inf_nan=False)] | None
 
 
 class _Strict(BaseModel):
@@ -131,10 +132,22 @@ class DomainConfig(_Strict):
         raise UnknownArmError(f"arm must be one of {', '.join(self.arm_names)}, but got {name!r}.")
 
 
+class CapsConfig(_Strict):
+    """What a tenant may spend at most, in USD by UTC calendar; none: no limit. A request that does not fit is refused.
+
+    Kept to the nano-dollar (see caps.py); a finer digit is cut off.
+    """
+
+    usd_per_day: Cap = None
+    usd_per_month: Cap = None
+    usd_per_user_day: Cap = Field(default=None, description="of each single user, where decisions name one")
+
+
 class TenantConfig(_Strict):
     """One tenant and its workspaces; nothing crosses from one to another."""
 
     workspaces: tuple[str, ...] = ("main",)
+    caps: CapsConfig = CapsConfig()
 
     @field_validator("workspaces")
     @classmethod

@@ -9,19 +9,26 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bandits.budget import Pacer, affordable
+from bandits.caps import Reservation, nano
 from bandits.config import DomainConfig
-from bandits.errors import ContextError, PilotageError
+from bandits.errors import ContextError, LedgerError, PilotageError
 from bandits.features import check_context, width
 from bandits.learners.baselines import ContextFree
 from bandits.policy import Policy, draw
 from bandits.record import Record
+from bandits.rewards import cost
 from bandits.state import State, day_of, tail
 from bandits.types import Context, Decision, Mask, Outcome, Scope, Vector, new_id
+
+if TYPE_CHECKING:
+    from bandits.ledger import Ledger
 
 _AHEAD = 2_000  # own entries that the state may be ahead of its position before a decision catches up
 
@@ -48,7 +55,7 @@ class Router:
 
     rng is the only source of chance; clock gives UTC seconds.   state: what the record says of the scope so far (see
     state.py); left out, the whole record is folded. Own decisions count at once, those of other processes as soon as
-    the router catches up with the record.
+    the router catches up with the record.   ledger: hard caps of the scope's tenant (see ledger.py); none: no caps.
     """
 
     def __init__(
@@ -59,9 +66,10 @@ class Router:
         rng: np.random.Generator,
         clock: Callable[[], float] = time.time,
         state: State | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.scope, self.domain = scope, domain
-        self._record, self._rng, self._clock = record, rng, clock
+        self._record, self._rng, self._clock, self._ledger = record, rng, clock, ledger
         self._serving = first_policy(domain)
         self._lock = threading.Lock()
         self._state = state or State(scope, domain)
@@ -90,23 +98,26 @@ class Router:
             )
         self._serving = serving
 
-    def decide(self, context: Context) -> Decision:
+    def decide(self, context: Context, user: str = "") -> Decision:
         """Draw an arm for one context, (d,), and record the draw; returns when the record has it.
 
-        Raises ContextError for a context that is not finite or not of the domain's length.
+        user: pseudonym of whoever asks, "" for nobody in particular.
+        Raises ContextError for a context that is not finite or not of the domain's length, and with a ledger
+        BudgetExhaustedError where a cap leaves no money for even the cheapest arm.
         """
         context = check_context(context, width(self.domain.features))
         now = self._clock()
         if len(self._ahead) > _AHEAD:
             self.catch_up()
+        held = self._hold(user, now)
         with self._lock:
             self._state.turn(day_of(now))
             policy, pressure = self._serving.policy, self.pacer.pressure
-            allowed, excluded = self._allowed(policy)
+            allowed, excluded = self._allowed(policy, held)
             probabilities = policy.probabilities(context[None, :], allowed[None, :], pressure)[0]
             action, propensity = draw(probabilities, self._rng)
             decision = Decision(
-                id=new_id(now, self._rng.bytes(10)),
+                id=held.id if held else new_id(now, self._rng.bytes(10)),
                 time=now,
                 scope=self.scope,
                 schema=self.domain.features,
@@ -119,6 +130,7 @@ class Router:
                 policy=self._serving.version,
                 price=policy.price(pressure),
                 pressure=pressure,
+                user=user,
             )
             self._state.add(decision)
             self._ahead[decision.id] += 1
@@ -128,6 +140,7 @@ class Router:
             with self._lock:
                 self._arrived(decision)
                 self._state.cancel(decision)
+            self._let_go(held)
             raise
         return decision
 
@@ -146,6 +159,7 @@ class Router:
                 self.catch_up()  # another process decided: count its promise before what became of it
             with self._lock:
                 self._state.add(outcome)
+            self._settle(outcome.decision_id)
 
     def catch_up(self) -> int:
         """Count what other processes appended; the position of the record up to which the state now reaches.
@@ -171,13 +185,45 @@ class Router:
             self._ahead.pop(key, None)
         return left >= 0
 
-    def _allowed(self, policy: Policy) -> tuple[Mask, dict[str, str]]:
+    def _hold(self, user: str, now: float) -> Reservation | None:
+        """Hold what the dearest arm in reach is expected to cost, or what the caps have left for a cheaper one.
+
+        Before anything is drawn: a draw that a cap refused would be missing from the log and its propensity untrue.
+        """
+        if self._ledger is None:
+            return None
+        policy = self._serving.policy
+        reach = policy.prices[self._affordable(policy.prices) & policy.supported]
+        least = float(policy.prices.min())
+        with self._lock:
+            decision_id = new_id(now, self._rng.bytes(10))
+        amount, least_amount = nano(float(max(reach, default=least))), nano(least)
+        return self._ledger.reserve(self.scope.tenant, user, amount, now, least=least_amount, id=decision_id)
+
+    def _let_go(self, held: Reservation | None) -> None:
+        """Give back what is held for a decision that was not made; what cannot be given back now lapses."""
+        if self._ledger is not None and held is not None:
+            with suppress(LedgerError):
+                self._ledger.release(held)
+
+    def _settle(self, decision_id: str) -> None:
+        """Count against the caps all that a decision has cost so far, in the day it was made."""
+        if self._ledger is not None:
+            decision = self._record.decision(decision_id, self.scope.tenant)
+            spent = cost(self._record.outcomes(decision_id)) or 0.0
+            made = Reservation(decision_id, self.scope.tenant, decision.user, 0, decision.time)
+            self._ledger.settle(made, nano(spent))
+
+    def _allowed(self, policy: Policy, held: Reservation | None) -> tuple[Mask, dict[str, str]]:
         """Arms that may be drawn now, (K,), and why the others may not."""
         rules: list[tuple[str, Mask]] = [
             ("exploring it would cost more than a tenth of the budget", self._affordable(policy.prices)),
             ("too few logged draws to be trusted", policy.supported),
             ("the running cap of the budget is reached", self.pacer.within_cap(policy.prices)),
         ]
+        if held is not None:
+            fits = np.array([nano(price) <= held.amount for price in policy.prices.tolist()])
+            rules.append(("the caps of the tenant have too little left for it", fits))
         allowed = np.logical_and.reduce([mask for _, mask in rules])
         if not allowed.any():  # a request that the cap blocks is answered by the cheapest arm
             allowed[int(np.argmin(policy.prices))] = True
