@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from bandits.evaluation.weights import check_probs, check_q_hat
 from bandits.types import LoggedFeedback, Matrix, Vector
 
@@ -21,5 +23,5 @@ def scores(feedback: LoggedFeedback, action_probs: Matrix, q_hat: Matrix) -> Vec
     """
     check_probs(feedback, action_probs)
     check_q_hat(feedback, q_hat)
-    values: Vector = (action_probs * q_hat).sum(axis=1)
+    values: Vector = np.einsum("nk,nk->n", action_probs, q_hat)
     return values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bandits.evaluation import dm
-from bandits.evaluation.weights import check_probs, importance
+from bandits.evaluation.weights import check_probs, importance, of_actions
 from bandits.types import LoggedFeedback, Matrix, Vector
 
 
@@ -22,9 +22,11 @@ def scores(feedback: LoggedFeedback, action_probs: Matrix, q_hat: Matrix) -> Vec
 
     Dudik, Erhan, Langford, Li 2014, "Doubly Robust Policy Evaluation and Optimization", section 3.
     """
-    model = dm.scores(feedback, action_probs, q_hat)
-    residuals = feedback.rewards - q_hat[np.arange(len(feedback)), feedback.actions]
-    return model + importance(feedback, action_probs) * residuals
+    scores = dm.scores(feedback, action_probs, q_hat)
+    weights = importance(feedback, action_probs)
+    weights *= feedback.rewards - of_actions(q_hat, feedback.actions)
+    scores += weights
+    return scores
 
 
 def difference_bound(feedback: LoggedFeedback, action_probs: Matrix, other_probs: Matrix) -> float:

@@ -1,4 +1,4 @@
-"""Intervals for the mean of scores: one for a single look at the end, one that stays valid however often one looks."""
+"""Intervals for the mean of scores: two for a single look at the end, one that stays valid however often one looks."""
 
 from __future__ import annotations
 
@@ -36,19 +36,43 @@ def normal(moments: Moments, alpha: float) -> Interval:
     return Interval(moments.mean - half, moments.mean + half)
 
 
+def bootstrap(scores: Vector, alpha: float, rng: np.random.Generator, resamples: int = 1000) -> Interval:
+    """Percentile bootstrap of the mean: the spread of means of rounds drawn anew, with replacement.
+
+    For *one* look, like `normal`, but it follows the skew of heavy weights. Takes n times `resamples` draws.
+    Everything is possible (-inf, inf) when n < 2. The same rng gives the same interval.
+
+    Efron 1979, "Bootstrap Methods: Another Look at the Jackknife".
+    """
+    check_alpha(alpha)
+    finite_scores(scores, "scores")
+    n = len(scores)
+    if n < 2:
+        return Interval(-math.inf, math.inf)
+    if resamples < 1:
+        raise EvidenceError(f"resamples must be 1 or more, but got {resamples}; 1000 is usual.")
+    means = [float(scores[rng.integers(n, size=n)].mean()) for _ in range(resamples)]
+    low, high = np.quantile(means, (alpha / 2.0, 1.0 - alpha / 2.0))
+    return Interval(float(low), float(high))
+
+
 def betting(scores: Vector, alpha: float, *, low: float, high: float, horizon: int | None = None) -> Interval:
     """Confidence sequence at time n for the mean of scores in [low, high]: with probability 1 - alpha it holds the mean
     at *every* n at which one looks, for any distribution on the range.
 
     For each possible mean m two gamblers bet, one that the mean is above m and one that it is below, each with half the
     capital and with stakes set by the rounds before. Were m the mean, neither would get rich: by Ville's inequality
-    capital reaches 1/alpha with probability at most alpha (hedged capital). An m against which it did is ruled out.
-    Each gambler's capital is monotone in m, so what is left is an interval, and its ends are found by halving; the
-    end returned is the one that is ruled out, so rounding never narrows the interval.
+    capital ever reaches 1/alpha with probability at most alpha (hedged capital). An m against which it once did is
+    ruled out for good: so the interval at n lies within that of every n before. Each gambler's capital is monotone in
+    m, so what is left is an interval, and its ends are found by halving; the end returned is the one that is ruled
+    out, so rounding never narrows the interval.
 
     scores:   (n,), in order of time, each with the same mean given those before it.
+    low, high: a range that holds every score, not chosen by looking at them.
     horizon:  n at which the interval should be narrowest, fixed in advance (not by looking at the scores); without
               it, all n alike. Either way it is valid at every n.
+    Where both gamblers got rich against the same m, at different times, no mean is left: that happens once in
+    1/alpha, or because the mean moved. The gap between them is returned, which claims less than nothing left.
     Raises EvidenceError for a score out of range: clipping would bias the mean.
 
     Waudby-Smith, Ramdas 2023, "Estimating means of bounded random variables by betting", Theorem 3 with predictable
@@ -61,7 +85,7 @@ def betting(scores: Vector, alpha: float, *, low: float, high: float, horizon: i
     bets = _bets(x, alpha, horizon)
     up = _ruled_out_below(x, bets, alpha)
     down = 1.0 - _ruled_out_below(1.0 - x, bets, alpha)
-    return Interval(low + (high - low) * up, low + (high - low) * down)
+    return Interval(low + (high - low) * min(up, down), low + (high - low) * max(up, down))
 
 
 def check_alpha(alpha: float) -> None:
@@ -85,13 +109,13 @@ def _bets(x: Vector, alpha: float, horizon: int | None) -> Vector:
 
 
 def _ruled_out_below(x: Vector, bets: Vector, alpha: float) -> float:
-    """The largest m, to rounding, that betting on "the mean is above m" rules out; 0 if none. x: (n,) in [0, 1]."""
+    """The largest m, to rounding, that betting on "the mean is above m" ever ruled out; 0 if none. x: (n,)."""
     rich = math.log(2.0 / alpha)
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         m = (low + high) / 2.0
-        capital = np.log1p(np.minimum(bets, _TRUNCATION / m) * (x - m)).sum()
-        low, high = (m, high) if capital >= rich else (low, m)
+        capital = np.log1p(np.minimum(bets, _TRUNCATION / m) * (x - m)).cumsum()
+        low, high = (m, high) if capital.max(initial=0.0) >= rich else (low, m)
     return low
 
 

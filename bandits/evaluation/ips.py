@@ -19,4 +19,6 @@ def scores(feedback: LoggedFeedback, action_probs: Matrix) -> Vector:
 
     Horvitz, Thompson 1952, "A Generalization of Sampling Without Replacement from a Finite Universe".
     """
-    return importance(feedback, action_probs) * feedback.rewards
+    weights = importance(feedback, action_probs)
+    weights *= feedback.rewards
+    return weights

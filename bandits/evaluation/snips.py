@@ -30,4 +30,7 @@ def scores(feedback: LoggedFeedback, action_probs: Matrix) -> Vector:
             "wait until the log has tried the target's arms."
         )
     ratio = float((w * feedback.rewards).sum()) / total
-    return ratio + w * (len(w) / total) * (feedback.rewards - ratio)
+    w *= len(w) / total
+    w *= feedback.rewards - ratio
+    w += ratio
+    return w
