@@ -23,5 +23,10 @@ def scores(feedback: LoggedFeedback, action_probs: Matrix, q_hat: Matrix) -> Vec
     """
     check_probs(feedback, action_probs)
     check_q_hat(feedback, q_hat)
-    values: Vector = np.einsum("nk,nk->n", action_probs, q_hat)
-    return values
+    return values(action_probs, q_hat)
+
+
+def values(action_probs: Matrix, q_hat: Matrix) -> Vector:
+    """What the model expects of the policy in each round, (n,); needs no log. Rows must be distributions."""
+    expected: Vector = np.einsum("nk,nk->n", action_probs, q_hat)
+    return expected
