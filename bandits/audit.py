@@ -21,8 +21,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
+from bandits.database import open_database
 from bandits.errors import AuditError
-from bandits.record_tables import engine
 
 Action = Literal["promotion", "kept", "rollback", "erasure", "key", "configuration", "backup", "restore"]
 START = "0" * 64  # what the first row seals
@@ -83,8 +83,8 @@ class Audit:
 
     def __init__(self, url: str) -> None:
         """Open the chain at `url`, "sqlite:///path", making it if it is not there. Raises AuditError, RecordError."""
-        self._engine = engine(url, _BUSY_S)
-        with self._transaction("IMMEDIATE") as connection:
+        self._database = open_database(url, _BUSY_S)
+        with self._transaction(self._database.writing) as connection:
             _TABLES.create_all(connection)
 
     def append(
@@ -101,7 +101,7 @@ class Audit:
             ) from error
         salt = secrets.token_hex(32)
         commitment = _commitment(salt, content)
-        with self._transaction("IMMEDIATE") as connection:
+        with self._transaction(self._database.writing) as connection:
             last = _head(connection)
             sequence = last.sequence + 1
             link = _link(last.link, sequence, time, tenant, action, commitment)
@@ -112,7 +112,7 @@ class Audit:
 
     def head(self) -> Head:
         """The last row; sequence 0 when there is none."""
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(self._database.reading) as connection:
             return _head(connection)
 
     def rows(self, tenant: str | None = None) -> list[AuditRow]:
@@ -121,17 +121,17 @@ class Audit:
         query = query.select_from(_CHAIN.outerjoin(_CONTENT, _CHAIN.c.sequence == _CONTENT.c.sequence))
         if tenant is not None:
             query = query.where(_CHAIN.c.tenant.in_([tenant, ""]))
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(self._database.reading) as connection:
             return [_row(found) for found in connection.execute(query.order_by(_CHAIN.c.sequence))]
 
     def forget(self, sequences: Sequence[int]) -> None:
         """Take the content of these rows away; the chain stays whole."""
-        with self._transaction("IMMEDIATE") as connection:
+        with self._transaction(self._database.writing) as connection:
             connection.execute(sa.delete(_CONTENT).where(_CONTENT.c.sequence.in_(list(sequences))))
 
     def close(self) -> None:
         """Let go of the database."""
-        self._engine.dispose()
+        self._database.writing.dispose()
 
     def __enter__(self) -> Self:
         return self
@@ -140,9 +140,9 @@ class Audit:
         self.close()
 
     @contextmanager
-    def _transaction(self, mode: str) -> Iterator[Connection]:
+    def _transaction(self, engine: sa.Engine) -> Iterator[Connection]:
         try:
-            with self._engine.execution_options(begin=mode).begin() as connection:
+            with engine.begin() as connection:
                 yield connection
         except DBAPIError as error:
             raise AuditError(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import operator
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
@@ -19,9 +18,10 @@ from typing import Any, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from bandits.database import open_database
 from bandits.errors import (
     ContextError,
     DuplicateDecisionError,
@@ -32,15 +32,12 @@ from bandits.errors import (
     UnknownDecisionError,
     UnreadableRowError,
 )
-from bandits.record_postgres import Postgres
-from bandits.record_sqlite import Sqlite
 from bandits.record_tables import (
     DECISIONS,
     HEAD,
     META,
     OUTCOMES,
     VERSION,
-    Database,
     from_decision,
     from_outcome,
     insert,
@@ -196,7 +193,7 @@ class SqlRecord:
         """
         self._process = os.getpid()
         self._writer = GroupWriter(self._commit)  # threads queue here; only processes meet in the database
-        self._database = _database(url, busy_s)
+        self._database = open_database(url, busy_s)
         self._failures: tuple[type[Exception], ...] = (DBAPIError, PoolTimeoutError, *self._database.failures)
         self.url = self._database.shown
         try:
@@ -264,7 +261,7 @@ class SqlRecord:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection that sees one state of the record, for reads that are not by rows. Raises RecordError."""
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(self._database.reading) as connection:
             yield connection
 
     def _commit(self, group: Sequence[_Batch]) -> list[Answer]:
@@ -330,22 +327,6 @@ class SqlRecord:
                 "Open it with the Pilotage that wrote it or a newer one, or name another."
             )
         place(connection)  # it can be written, or its opening fails
-
-
-def _database(url: str, busy_s: float) -> Database:
-    try:
-        parsed = sa.make_url(url)
-    except SQLAlchemyError:
-        parsed = None
-    backend = None if parsed is None else parsed.get_backend_name()
-    if parsed is not None and backend == "sqlite":
-        return Sqlite(parsed, busy_s)
-    if parsed is not None and backend == "postgresql":
-        return Postgres(parsed, busy_s)
-    raise RecordError(
-        "the URL of a record must be sqlite:///path/to/file or postgresql+psycopg://user:password@host/database, but "
-        f"got {re.sub('://.*@', '://…@', str(url))!r}."
-    )
 
 
 def _check(entry: Entry) -> None:
