@@ -81,9 +81,10 @@ class Router:
             )
         self._serving = serving
 
-    def decide(self, context: Context) -> Decision:
+    def decide(self, context: Context, user: str = "") -> Decision:
         """Draw an arm for one context, (d,), and record the draw; returns when the record has it.
 
+        user: the pseudonym of whoever asks (ids.py); "" for nobody in particular.
         Raises ContextError for a context that is not finite or not of the domain's length.
         """
         context = check_context(context, width(self.domain.features))
@@ -108,6 +109,7 @@ class Router:
                 policy=self._serving.version,
                 price=policy.price(pressure),
                 pressure=pressure,
+                user=user,
             )
             self._pacer.reserve(decision.id, float(policy.prices[action]))
         self._record.append(decision)

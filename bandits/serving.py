@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from bandits.config import Config
-from bandits.errors import ContextError, KeyFileError, SnapshotError
+from bandits.config import Config, home, record_url
+from bandits.errors import ContextError, DuplicateOutcomeError, KeyFileError, SnapshotError
+from bandits.ids import IdRing
 from bandits.keys import trusted_keys
 from bandits.learners.frozen import thaw
 from bandits.record import Record, SqlRecord
+from bandits.repeats import news
 from bandits.router import Router, Serving
 from bandits.snapshots import SnapshotReader
-from bandits.types import Scope
+from bandits.types import Outcome, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +26,22 @@ class Home:
     """The folder of all state. Record, keys and snapshots are to be kept; the warehouse is rebuilt from the record."""
 
     root: Path
+    record: str | None = field(default=None, repr=False)  # URL of a record elsewhere, which may have a password
+
+    @classmethod
+    def here(cls) -> Home:
+        """The home and the record that environment and configuration name. Raises ConfigError."""
+        return cls(home(), record_url())
 
     @property
     def record_url(self) -> str:
-        """The record: SQLite in one file."""
-        return f"sqlite:///{self.root / 'record.db'}"
+        """The record: SQLite in one file of the home, unless another was named."""
+        return self.record or f"sqlite:///{self.root / 'record.db'}"
+
+    @property
+    def record_file(self) -> Path | None:
+        """The file of the record; None where a server has it."""
+        return Path(self.record_url.removeprefix("sqlite:///")) if self.record_url.startswith("sqlite:") else None
 
     @property
     def warehouse(self) -> Path:
@@ -68,7 +81,8 @@ class Server:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.router = Router(scope, config.domains[scope.domain], record, rng, clock)
-        self._home, self._clock = home, clock
+        self.ids = IdRing(home.root)
+        self._home, self._record, self._clock = home, record, clock
         self._reader: SnapshotReader | None = None
         self._unfit: Exception | None = None  # why the newest snapshot that verified cannot serve this router
         self.last_error: Exception | None = None
@@ -96,6 +110,20 @@ class Server:
                 self._unfit = error
         self.last_error = self._unfit or reader.last_error
         return verified and self._unfit is None
+
+    def report_once(self, outcome: Outcome, *, request: str = "", event: str = "") -> bool:
+        """Record what came back, unless it was heard already (see repeats.news); whether it was recorded.
+
+        Raises what Router.report raises.
+        """
+        new = news(outcome, self._record.outcomes(outcome.decision_id), request=request, event=event)
+        if new is None:
+            return False
+        try:
+            self.router.report(new)
+        except DuplicateOutcomeError:
+            return False
+        return True
 
     def _find_reader(self) -> SnapshotReader | None:
         """A reader, once there is a key to trust: before the first publishing there is none."""

@@ -30,8 +30,8 @@ _SHOWN = 5  # faults of one request that the answer spells out
 _LONGEST = 2_000  # characters of a message
 _LATER = {"Retry-After": "5"}  # s
 _UNKNOWN_DECISION = (
-    "a decision must be one that this key's tenant made, but this one is not; "
-    "send the decision_id that POST /route answered with."
+    "a decision must be one that this key's tenant and this user were answered with, but this one is not; "
+    "send the decision_id of POST /route as it was answered, and the same user."
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import traceback
 
 import pytest
@@ -10,7 +11,6 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bandits import record_postgres
 from bandits.errors import RecordError, UnreadableRowError
 from bandits.record import MemoryRecord, SqlRecord
 from bandits.record_postgres import Postgres
@@ -58,6 +58,9 @@ def test_what_was_acknowledged_outlives_a_crash_of_the_server_and_the_record_goe
     with SqlRecord(postgres.url(schema=schema)) as record:
         assert record.append(sample_decision("b")) == 3
         postgres.stop("immediate")
+        postgres.start()
+        assert record.append(sample_outcome("b")) == record.head() == 4  # nobody noticed
+        postgres.stop("immediate")
         try:
             with pytest.raises(RecordError, match=r"can be reached.*and that the server runs.*append the same again"):
                 record.append(sample_decision("c"))
@@ -65,8 +68,8 @@ def test_what_was_acknowledged_outlives_a_crash_of_the_server_and_the_record_goe
                 record.head()
         finally:
             postgres.start()
-        assert record.head() == 3
-        assert record.append(sample_decision("c")) == 4
+        assert record.head() == 4
+        assert record.append(sample_decision("c")) == 5
 
 
 def test_a_commit_waits_for_the_disk(postgres, schema):
@@ -221,6 +224,6 @@ def test_a_url_of_another_kind_is_refused_without_its_password(url):
 
 def test_a_missing_driver_is_told_with_its_mend(monkeypatch):
     """PostgreSQL is an extra: who never asks for it need not have it."""
-    monkeypatch.setattr(record_postgres, "psycopg", None)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(RecordError, match=r"pip install 'pilotage\[postgresql\]'"):
         SqlRecord("postgresql+psycopg://me:secret@host/db")
