@@ -71,7 +71,7 @@ class Postgres:
 
     def fault(self, error: Exception) -> str:
         """What failed, and what to do."""
-        said = " ".join(str(error).split()).removesuffix(".")
+        said = " ".join(str(error).split()).rstrip(".?")
         advice = next((advice for words, advice in _ADVICE if words in said), _GONE)
         return (
             "the record must be a PostgreSQL database that can be reached and written, but "

@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 import sys
 import traceback
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bandits.errors import RecordError, UnreadableRowError
+from bandits.config import load_config
+from bandits.errors import ConfigError, RecordError, UnreadableRowError
 from bandits.record import MemoryRecord, SqlRecord
 from bandits.record_postgres import Postgres
+from bandits.serving import Home
 from bandits.testing import RecordConformance, plain, sample_decision, sample_outcome
 from bandits.testing_shared import SharedRecordConformance
+from bandits.warehouse import load
 from tests.test_record import appended, decisions, outcomes
 
 _schemas = (f"own_{number}" for number in itertools.count(1))
@@ -168,6 +172,29 @@ def test_a_database_that_cannot_hold_every_text_is_refused(postgres):
     postgres.sql("CREATE DATABASE narrow ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
     with pytest.raises(RecordError, match=r"must be in UTF-8, but .* is in LATIN1; make one with: createdb -E UTF8"):
         SqlRecord(postgres.url("narrow"))
+
+
+def test_a_home_may_have_its_record_on_a_server(tmp_path, monkeypatch, postgres, postgres_url):
+    """$PILOTAGE_RECORD before [record] url before the file in the home; the warehouse loads from there."""
+    monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PILOTAGE_CONFIG", str(tmp_path / "pilotage.toml"))
+    monkeypatch.delenv("PILOTAGE_RECORD", raising=False)
+    assert Home.here().record_file == tmp_path / "home" / "record.db"
+    shipped = (Path(__file__).parents[1] / "pilotage.toml").read_text(encoding="utf-8")
+    (tmp_path / "pilotage.toml").write_text(f'{shipped}\n[record]\nurl = "{postgres_url}"\n', encoding="utf-8")
+    place = Home.here()
+    with place.open_record() as record:
+        record.append(sample_decision(), sample_outcome())
+        (tmp_path / "home").mkdir()
+        assert load(record, place.warehouse).position == 2
+    assert place.record_file is None
+    assert postgres.password not in repr(place) + repr(load_config())
+    monkeypatch.setenv("PILOTAGE_RECORD", f"sqlite:///{tmp_path}/named.db")
+    assert Home.here().record_file == tmp_path / "named.db"
+    monkeypatch.delenv("PILOTAGE_RECORD")
+    (tmp_path / "pilotage.toml").write_text(f"{shipped}\n[record]\nfile = 'x'\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="unknown key 'file'"):
+        Home.here()
 
 
 def test_a_wrong_password_is_told_and_no_password_is_shown(postgres):
