@@ -14,14 +14,13 @@ from bandits.errors import RecordError
 class Sqlite:
     """WAL and synchronous=FULL; a writer says at once that it will write, so that processes queue and never collide."""
 
-    failures: tuple[type[Exception], ...] = ()
-
     def __init__(self, url: sa.URL, busy_s: float) -> None:
         """url: "sqlite:///path", whose folder is made if it is not there.
 
         busy_s: seconds that a connection waits for another process's commit. Raises RecordError: no such folder.
         """
         self.shown = str(url)
+        self.failures: tuple[type[Exception], ...] = ()
         if url.database in (None, "", ":memory:"):
             raise RecordError(f"the URL of a record must be sqlite:///path/to/file, but got {self.shown!r}.")
         try:
