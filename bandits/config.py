@@ -149,6 +149,7 @@ class TenantConfig(_Strict):
 
     workspaces: tuple[str, ...] = ("main",)
     caps: CapsConfig = CapsConfig()
+    retention_days: float | None = Field(default=None, gt=0.0, description="older decisions are erased; none: never")
 
     @field_validator("workspaces")
     @classmethod

@@ -93,6 +93,12 @@ def _lapsed(tenant: str, times: Sequence[float]) -> sa.ColumnElement[bool]:
     return sa.and_(LINES.c.tenant == tenant, LINES.c.held == sa.true(), outside)
 
 
+def forget(connection: Connection, tenant: str, user: str) -> None:
+    """Delete what names a user; the tenant's own sums keep what the user spent."""
+    for table in (SUMS, LINES):
+        connection.execute(sa.delete(table).where(table.c.tenant == tenant, table.c.user == user))
+
+
 def _upsert(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
         new = _INSERTS[connection.dialect.name](table)

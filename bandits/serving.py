@@ -62,7 +62,32 @@ class Home:
 
     def checkpoint(self, scope: Scope) -> Path:
         """The last state of a scope's servers: a cache of the record."""
-        return self.root / "checkpoints" / scope.tenant / scope.workspace / f"{scope.domain}.json"
+        return self.checkpoints / "servers" / scope.tenant / scope.workspace / f"{scope.domain}.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Caches of folds over the record: whoever erases deletes them."""
+        return self.root / "checkpoints"
+
+    @property
+    def erasures(self) -> Path:
+        """Erasures that are not complete yet."""
+        return self.root / "erasures"
+
+    @property
+    def people(self) -> Path:
+        """The keys of people (people.py)."""
+        return self.root / "keys" / "people.db"
+
+    @property
+    def backups(self) -> Path:
+        """Where this home was backed up to: whoever erases must reach the keys there."""
+        return self.root / "backups.json"
+
+    @property
+    def publishing(self) -> Path:
+        """The lock of whoever publishes or erases: no policy of an epoch that has ended may come after its end."""
+        return self.root / "publishing.lock"
 
     @property
     def study(self) -> Path:
