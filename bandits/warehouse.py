@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from bandits.errors import WarehouseError
 from bandits.record import Record
-from bandits.record_columns import spans
+from bandits.record_columns import Span, spans
 from bandits.types import Decision, Scope
 from bandits.warehouse_feedback import feedback_batches, read_feedback
 from bandits.warehouse_tables import PATIENCE_S, VERSION, add_width, opened, position, widths, writable
@@ -133,14 +134,15 @@ def _check_same_record(connection: duckdb.DuckDBPyConnection, record: Record, po
 def _bring(connection: duckdb.DuckDBPyConnection, record: Record, batch: int) -> Loaded:
     """Bring in the next rows and their position, in one transaction."""
     reached = position(connection)
+    starts = range(reached, reached + batch, _READ)
+    pieces = (span for start in starts for span in spans(record, start, min(_READ, reached + batch - start)))
     rows, outcomes, bad = 0, [], []
     connection.begin()
-    for start in range(reached, reached + batch, _READ):
-        for span in spans(record, start, min(_READ, reached + batch - start)):
-            _insert(connection, span.decisions)
-            outcomes += [] if span.outcomes is None else [span.outcomes]
-            bad += span.bad
-            rows += span.rows
+    for span in _ahead(pieces):
+        _insert(connection, span.decisions)
+        outcomes += [] if span.outcomes is None else [span.outcomes]
+        bad += span.bad
+        rows += span.rows
     if outcomes:
         _run(connection, _RESOLVED, pa.concat_tables(outcomes))
     if bad:
@@ -149,6 +151,15 @@ def _bring(connection: duckdb.DuckDBPyConnection, record: Record, batch: int) ->
     connection.execute("UPDATE meta SET position = ?", [reached])
     connection.commit()
     return Loaded(rows, len(bad), reached)
+
+
+def _ahead(pieces: Iterator[Span]) -> Iterator[Span]:
+    """The same; another thread reads the next one from the record while DuckDB writes the last."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, pieces, None)
+        while (span := coming.result()) is not None:
+            coming = reader.submit(next, pieces, None)
+            yield span
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, decisions: Mapping[int, pa.Table]) -> None:
