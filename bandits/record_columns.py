@@ -299,13 +299,8 @@ def _check_draws(
 
 
 def _check_measured(quality: pa.Array, cost: pa.Array, latency: pa.Array, vote: pa.Array) -> None:
-    _sure(
-        bool(
-            np.logical_or.reduce(
-                [each.is_valid().to_numpy(zero_copy_only=False) for each in (quality, cost, latency, vote)]
-            ).all()
-        )
-    )
+    said = [each.is_valid().to_numpy(zero_copy_only=False) for each in (quality, cost, latency, vote)]
+    _sure(bool(np.logical_or.reduce(said).all()))
     measured, costs, latencies, votes = (each.drop_null().to_numpy() for each in (quality, cost, latency, vote))
     _sure(bool(((measured >= 0.0) & (measured <= 1.0)).all()))
     _sure(all(bool((np.isfinite(each) & (each >= 0.0)).all()) for each in (costs, latencies)))

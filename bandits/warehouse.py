@@ -38,8 +38,8 @@ __all__ = [
 ]
 
 _READ = 20_000  # rows of the record that are in memory as Python objects
-_HOLD_S = 1.0  # a load that takes longer than this lets readers in now and then
-_LET_IN_S = 0.1  # and for so long: some tries of theirs
+_HOLD_S = 2.0  # a load that takes longer than this lets readers in
+_LET_IN_S = 0.1  # for so long: some tries of theirs
 _RESOLVED = """
 INSERT INTO outcomes BY NAME
 SELECT batch.*, decisions.position AS decision FROM batch LEFT JOIN decisions
@@ -73,7 +73,7 @@ def load(record: Record, path: Path, batch: int = 250_000, *, patience_s: float 
     Rows and the position that they reach are one transaction, so a load that dies is continued by the next. A row
     that does not read back goes to the table `quarantine` with its reason, and the rest goes on. A long load lets go
     of the file now and then, so that readers wait a moment, not for its end.
-    batch: rows per transaction. patience_s: how long to wait for another process.
+    batch: most rows of a transaction. patience_s: how long to wait for another process.
     Raises WarehouseError: locked, corrupt, of another version, or of another record.
     """
     rows = quarantined = 0
@@ -82,7 +82,7 @@ def load(record: Record, path: Path, batch: int = 250_000, *, patience_s: float 
             _check_same_record(connection, record, position(connection), path)
             until = time.monotonic() + _HOLD_S
             while time.monotonic() < until:
-                found = _bring(connection, record, batch)
+                found = _bring(connection, record, batch, until)
                 rows, quarantined = rows + found.rows, quarantined + found.quarantined
                 if found.rows + found.quarantined == 0:
                     return Loaded(rows, quarantined, found.position)
@@ -131,8 +131,8 @@ def _check_same_record(connection: duckdb.DuckDBPyConnection, record: Record, po
     )
 
 
-def _bring(connection: duckdb.DuckDBPyConnection, record: Record, batch: int) -> Loaded:
-    """Bring in the next rows and their position, in one transaction."""
+def _bring(connection: duckdb.DuckDBPyConnection, record: Record, batch: int, until: float) -> Loaded:
+    """Bring in the next rows and their position, in one transaction that reads no more when it is `until`."""
     reached = position(connection)
     starts = range(reached, reached + batch, _READ)
     pieces = (span for start in starts for span in spans(record, start, min(_READ, reached + batch - start)))
@@ -143,6 +143,8 @@ def _bring(connection: duckdb.DuckDBPyConnection, record: Record, batch: int) ->
         outcomes += [] if span.outcomes is None else [span.outcomes]
         bad += span.bad
         rows += span.rows
+        if time.monotonic() >= until:
+            break
     if outcomes:
         _run(connection, _RESOLVED, pa.concat_tables(outcomes))
     if bad:
