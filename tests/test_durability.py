@@ -26,7 +26,8 @@ def lasting(capsys, tmp_path, cycles, step):
         durability.main, capsys, "--cycles", cycles, "--step", step, "--seed", cycles, "--out", tmp_path
     )
     assert [row["cycle"] for row in rows] == list(range(cycles))
-    assert all(row["acknowledged"] >= durability.PROCESSES and row["gapless"] for row in rows)
+    assert all(row["acknowledged"] > 0 and row["gapless"] for row in rows)
+    assert all(row["acknowledged"] >= durability.PROCESSES and "restart_s" in row for row in rows[:: durability.FRESH])
     assert summary["acknowledged"] == sum(row["acknowledged"] for row in rows)
     assert (summary["lost"], summary["duplicated"], summary["gapless"], summary["unchanged"]) == (0, 0, True, True)
     assert summary["truncation_ok"]
@@ -127,6 +128,7 @@ def test_the_verdict_on_the_record_is_that_of_one_process_and_of_every_row():
         (durability.main, ["--cycles", "0"], "must be positive"),
         (durability.main, ["--cycles", "many"], "invalid int"),
         (durability.main, ["--seed", "-1"], "not negative"),
+        (durability.main, ["--acknowledged", "-1"], "not negative"),
     ],
 )
 def test_bad_options_end_with_a_usage_error(main, options, message, capsys):
