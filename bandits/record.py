@@ -196,6 +196,8 @@ class SqlRecord:
         self._engines = {mode: made.execution_options(begin=mode) for mode in ("IMMEDIATE", "DEFERRED")}
         with self._transaction("IMMEDIATE") as connection:
             self._open(connection)
+        self._path = os.path.abspath(made.url.database or "") if made.dialect.name == "sqlite" else None
+        self._file = _file(self._path)
 
     def append(self, *entries: Entry) -> int:
         """See `Record.append`. Costs one fsync, shared with all who wait for one; RecordError when closed."""
@@ -278,6 +280,11 @@ class SqlRecord:
                 answers.append(last)
             if last > before:
                 insert(connection, decisions, outcomes, last)
+        if _file(self._path) != self._file:
+            raise RecordError(
+                f"a record must stay where it was opened, but {self.url} or its log was removed or replaced; rows that "
+                "nobody can find again are not acknowledged. Restore the record, and open it anew."
+            )
         return answers
 
     def _check_process(self) -> None:
@@ -318,6 +325,16 @@ class SqlRecord:
                 f"a record must have version {VERSION} or an older one, but {self.url} has {version!r}. "
                 "Open it with the Pilotage that wrote it or a newer one, or name another file."
             )
+
+
+def _file(path: str | None) -> tuple[int, int] | None:
+    """What tells a SQLite database from any other that may come to its place; None where it or its log is not."""
+    try:
+        found = os.stat(path or "")
+        os.stat(f"{path}-wal")
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _check(entry: Entry) -> None:
