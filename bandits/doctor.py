@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from bandits.audited import broken_links
 from bandits.config import load_config
-from bandits.errors import PilotageError
+from bandits.errors import AuditError, PilotageError
 from bandits.keys import trusted_keys
 from bandits.serving import Home
 from bandits.snapshots import SnapshotReader
@@ -32,6 +33,7 @@ def examine(place: Home) -> list[Check]:
         ("record", _record),
         ("warehouse", _warehouse),
         ("snapshots", _snapshots),
+        ("audit", _audit),
         ("prefect", _prefect),
     ]
     return [_run(name, check, place) for name, check in checks]
@@ -58,7 +60,7 @@ def _home(place: Home) -> str:
 
 
 def _record(place: Home) -> str:
-    if not (place.root / "record.db").exists():
+    if place.record_file is not None and not place.record_file.exists():
         return "none yet; the first decision makes it"
     with place.open_record() as record:
         return f"readable, {record.head()} rows"
@@ -91,3 +93,10 @@ def _prefect(_: Home) -> str:
     if importlib.util.find_spec("prefect") is None:
         raise PilotageError("Prefect must be installed for the night; run `make setup`.")
     return "installed"
+
+
+def _audit(place: Home) -> str:
+    faults = broken_links(place)
+    if faults:
+        raise AuditError(f"the audit chain must be whole, but: {faults[0]}; `pilotage audit verify` tells all.")
+    return "whole"

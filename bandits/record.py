@@ -19,7 +19,9 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from bandits.database import open_database
 from bandits.errors import (
     ContextError,
     DuplicateDecisionError,
@@ -30,19 +32,19 @@ from bandits.errors import (
     UnknownDecisionError,
     UnreadableRowError,
 )
+from bandits.record_erasure import Epoch, Erased, current_epoch, erase, tombstones
 from bandits.record_tables import (
     DECISIONS,
     HEAD,
     META,
     OUTCOMES,
-    TABLES,
     VERSION,
-    engine,
     from_decision,
     from_outcome,
     insert,
     known_keys,
     known_scopes,
+    make,
     migrate,
     place,
     to_decision,
@@ -82,6 +84,7 @@ class Record(Protocol):
     def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
         """The rows at positions after+1 .. after+limit, or as many as there are, in order.
 
+        Where all of those were erased: the next ones there are. So an empty answer is the end of the record.
         Raises UnreadableRowError, with the first position that does not read back.
         """
 
@@ -93,6 +96,12 @@ class Record(Protocol):
 
     def head(self) -> int:
         """Position of the last row; 0 when there is none."""
+
+    def erased(self, after: int, until: int) -> set[int]:
+        """Positions in after+1 .. until whose rows were erased: nothing is missing there."""
+
+    def epoch(self) -> Epoch:
+        """The epoch that lasts: what was decided before it began can be read, but not be promised to replay."""
 
     def close(self) -> None:
         """Let go of the store; what was acknowledged stays."""
@@ -155,6 +164,15 @@ class MemoryRecord:
         """See `Record.head`."""
         return len(self._entries)
 
+    def erased(self, after: int, until: int) -> set[int]:
+        """See `Record.erased`. Nothing ever is."""
+        del after, until
+        return set()
+
+    def epoch(self) -> Epoch:
+        """See `Record.epoch`. It never ends."""
+        return Epoch(1, 0)
+
     def close(self) -> None:
         """See `Record.close`."""
 
@@ -177,26 +195,32 @@ class _Batch(NamedTuple):
 
 
 class SqlRecord:
-    """A record in SQLite (WAL, synchronous=FULL): durable at acknowledgement, open to several processes at once.
+    """A record in SQL: durable at acknowledgement, open to several processes at once, and on PostgreSQL to hosts.
 
-    Appends of all threads are written in groups by one thread (record_writer.py). Neither it nor SQLite survives a
-    fork: the child must open a record of its own, and every call on this one raises RecordError there.
+    Appends of all threads are written in groups by one thread (record_writer.py). Neither it nor a connection survives
+    a fork: the child must open a record of its own, and every call on this one raises RecordError there.
     """
 
     def __init__(self, url: str, *, busy_s: float = BUSY_S) -> None:
-        """Open the record at `url`, "sqlite:///path", and make it if it is not there.
+        """Open the record at `url`, and make it if it is not there.
 
+        url: "sqlite:///path", or "postgresql+psycopg://user:password@host/database" (extra `postgresql`).
         busy_s: seconds that a call waits for another process's commit.
         Raises RecordError: not a database, not a record, of another version, not writable.
         """
-        self.url = url
         self._process = os.getpid()
-        self._writer = GroupWriter(self._commit)  # threads queue here; only processes meet in SQLite's busy polling
-        made = engine(url, busy_s)
-        self._engines = {mode: made.execution_options(begin=mode) for mode in ("IMMEDIATE", "DEFERRED")}
-        with self._transaction("IMMEDIATE") as connection:
-            self._open(connection)
-        self._path = os.path.abspath(made.url.database or "") if made.dialect.name == "sqlite" else None
+        self._writer = GroupWriter(self._commit)  # threads queue here; only processes meet in the database
+        self._database = open_database(url, busy_s)
+        self._failures: tuple[type[Exception], ...] = (DBAPIError, PoolTimeoutError, *self._database.failures)
+        self.url = self._database.shown
+        try:
+            with self._transaction(self._database.writing) as connection:
+                self._open(connection)
+        except RecordError:
+            self._database.writing.dispose()
+            raise
+        found = self._database.writing.url
+        self._path = os.path.abspath(str(found.database)) if found.get_backend_name() == "sqlite" else None
         self._file = _file(self._path)
 
     def append(self, *entries: Entry) -> int:
@@ -213,18 +237,21 @@ class SqlRecord:
         """See `Record.read`."""
         after = max(after, 0)
         found: list[tuple[int, Callable[[sa.Row[Any]], Entry], sa.Row[Any]]] = []
-        with self._transaction("DEFERRED") as connection:
-            last = min(after + limit, _read_head(connection))
-            for table, decode in ((DECISIONS, to_decision), (OUTCOMES, to_outcome)):
-                span = sa.select(table).where(table.c.position > after, table.c.position <= last)
-                found += [(row.position, decode, row) for row in connection.execute(span)]
+        with self._transaction(self._database.reading) as connection:
+            head = _read_head(connection)
+            while not found and after < head and limit > 0:
+                last = min(after + limit, head)
+                for table, decode in ((DECISIONS, to_decision), (OUTCOMES, to_outcome)):
+                    span = sa.select(table).where(table.c.position > after, table.c.position <= last)
+                    found += [(row.position, decode, row) for row in connection.execute(span)]
+                after = last
         found.sort(key=operator.itemgetter(0))
         return [Row(position, _decoded(decode, row)) for position, decode, row in found]
 
     def decision(self, decision_id: str, tenant: str) -> Decision:
         """See `Record.decision`."""
         query = sa.select(DECISIONS).where(DECISIONS.c.id == decision_id, DECISIONS.c.tenant == tenant)
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(self._database.reading) as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
             raise _unknown(decision_id, tenant)
@@ -233,26 +260,62 @@ class SqlRecord:
     def outcomes(self, decision_id: str) -> list[Outcome]:
         """See `Record.outcomes`."""
         query = sa.select(OUTCOMES).where(OUTCOMES.c.decision_id == decision_id).order_by(OUTCOMES.c.position)
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(self._database.reading) as connection:
             found = connection.execute(query).all()
         return [_decoded(to_outcome, row) for row in found]
 
     def head(self) -> int:
         """See `Record.head`."""
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(self._database.reading) as connection:
             return _read_head(connection)
+
+    def erased(self, after: int, until: int) -> set[int]:
+        """See `Record.erased`."""
+        with self._transaction(self._database.reading) as connection:
+            return tombstones(connection, after, until)
+
+    def epoch(self) -> Epoch:
+        """See `Record.epoch`."""
+        with self._transaction(self._database.reading) as connection:
+            return current_epoch(connection)
+
+    def erase(self, tenant: str, user: str | None = None, before: float | None = None) -> Erased:
+        """Take away what one person, or a tenant before a time, decided and what came back; see record_tables.erase.
+
+        Durable when it returns; the bytes are gone from the file after `scrub`.
+        """
+        if not (user or before):
+            raise RecordError("an erasure must name a person or a time, but got neither; nothing was erased.")
+        with self._transaction(self._database.writing) as connection:
+            place(connection)
+            return erase(connection, tenant, user, before)
+
+    def scrub(self) -> None:
+        """Overwrite what was deleted: no free page or log of the database keeps its bytes. Raises RecordError."""
+        self._check_process()
+        try:
+            self._database.scrub()
+        except self._failures as error:
+            said = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
+            raise RecordError(self._database.fault(said)) from error
 
     def close(self) -> None:
         """See `Record.close`. Writes first what waits; reading opens the file again, appending does not."""
         if os.getpid() == self._process:
             self._writer.close()
-            self._engines["DEFERRED"].dispose()  # they share a pool
+            self._database.reading.dispose()  # they share a pool
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees one state of the record, for reads that are not by rows. Raises RecordError."""
+        with self._transaction(self._database.reading) as connection:
+            yield connection
 
     def _commit(self, group: Sequence[_Batch]) -> list[Answer]:
         """Write the sound batches of `group`, all others left out, in one transaction; the answer to each.
@@ -262,7 +325,7 @@ class SqlRecord:
         answers: list[Answer] = []
         decisions: list[tuple[Any, ...]] = []
         outcomes: list[tuple[Any, ...]] = []
-        with self._transaction("IMMEDIATE") as connection:
+        with self._transaction(self._database.writing) as connection:
             before = last = place(connection)
             known = known_scopes(connection, {_key(entry) for batch in group for entry in batch.entries})
             keyed = {id_ for batch in group for id_, _ in _keys(batch.entries)}
@@ -295,42 +358,41 @@ class SqlRecord:
             )
 
     @contextmanager
-    def _transaction(self, mode: str) -> Iterator[Connection]:
+    def _transaction(self, engine: sa.Engine) -> Iterator[Connection]:
         self._check_process()
         try:
-            with self._engines[mode].begin() as connection:
+            with engine.begin() as connection:
                 yield connection
-        except DBAPIError as error:
-            raise RecordError(
-                f"the record must be a SQLite file that can be read and written, but {self.url} says: {error.orig}. "
-                "Check the path, its permissions and free space, that it is a record of Pilotage, and that no other "
-                "process holds a transaction open."
-            ) from error
+        except self._failures as error:
+            said = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
+            raise RecordError(self._database.fault(said)) from error
 
     def _open(self, connection: Connection) -> None:
+        self._database.before_opening(connection)
         names = sa.inspect(connection).get_table_names()
         if not names:
-            TABLES.create_all(connection)
-            connection.execute(sa.insert(META), [{"key": "record", "value": str(VERSION)}])
-            connection.execute(sa.insert(HEAD), [{"position": 0}])
+            make(connection)
             return
         if not {META.name, HEAD.name} <= set(names):
             raise RecordError(
                 f"a record must hold the tables meta and head, but {self.url} holds {', '.join(names)}: it belongs to "
-                "another program. Name another file."
+                "another program. Name another file or database."
             )
         version = connection.execute(sa.select(META.c.value).where(META.c.key == "record")).scalar()
         if migrate(connection, version) != str(VERSION):
             raise RecordError(
                 f"a record must have version {VERSION} or an older one, but {self.url} has {version!r}. "
-                "Open it with the Pilotage that wrote it or a newer one, or name another file."
+                "Open it with the Pilotage that wrote it or a newer one, or name another."
             )
+        place(connection)  # it can be written, or its opening fails
 
 
 def _file(path: str | None) -> tuple[int, int] | None:
     """What tells a SQLite database from any other that may come to its place; None where it or its log is not."""
+    if path is None:
+        return None
     try:
-        found = os.stat(path or "")
+        found = os.stat(path)
         os.stat(f"{path}-wal")
     except FileNotFoundError:
         return None

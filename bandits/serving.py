@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from bandits.config import Config
-from bandits.errors import ContextError, KeyFileError, SnapshotError
+from bandits.config import Config, home, record_url
+from bandits.errors import ContextError, DuplicateOutcomeError, KeyFileError, RecordError, SnapshotError
+from bandits.ids import IdRing
 from bandits.keys import trusted_keys
 from bandits.learners.frozen import thaw
 from bandits.record import Record, SqlRecord
+from bandits.repeats import news
 from bandits.router import Router, Serving
 from bandits.snapshots import SnapshotReader
-from bandits.types import Scope
+from bandits.state import CHECKPOINT_EVERY, resume, save, tail
+from bandits.types import Outcome, Scope
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The folder of all state. Record, keys and snapshots are to be kept; the warehouse is rebuilt from the record."""
+    """The folder of all state. Record, audit, keys and snapshots are to be kept; the rest follows from the record."""
 
     root: Path
+    record: str | None = field(default=None, repr=False)  # URL of a record elsewhere, which may have a password
+
+    @classmethod
+    def here(cls) -> Home:
+        """The home and the record that environment and configuration name. Raises ConfigError."""
+        return cls(home(), record_url())
 
     @property
     def record_url(self) -> str:
-        """The record: SQLite in one file."""
-        return f"sqlite:///{self.root / 'record.db'}"
+        """The record: SQLite in one file of the home, unless another was named."""
+        return self.record or f"sqlite:///{self.root / 'record.db'}"
+
+    @property
+    def record_file(self) -> Path | None:
+        """The file of the record; None where a server has it."""
+        return Path(self.record_url.removeprefix("sqlite:///")) if self.record_url.startswith("sqlite:") else None
+
+    @property
+    def audit_url(self) -> str:
+        """The audit chain: a file of its own, since it grows by a few rows a night."""
+        return f"sqlite:///{self.root / 'audit.db'}"
 
     @property
     def warehouse(self) -> Path:
@@ -39,6 +59,10 @@ class Home:
     def snapshots(self) -> Path:
         """Signed snapshots, by scope and version."""
         return self.root / "snapshots"
+
+    def checkpoint(self, scope: Scope) -> Path:
+        """The last state of a scope's servers: a cache of the record."""
+        return self.root / "checkpoints" / scope.tenant / scope.workspace / f"{scope.domain}.json"
 
     @property
     def study(self) -> Path:
@@ -67,25 +91,31 @@ class Server:
         rng: np.random.Generator,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.router = Router(scope, config.domains[scope.domain], record, rng, clock)
-        self._home, self._clock = home, clock
+        domain = config.domains[scope.domain]
+        self.ids = IdRing(home.root)
+        self._home, self._clock, self._record = home, clock, record
+        self._state = resume(home.checkpoint(scope), scope, domain, record)  # what the record says, and nothing else
+        self._kept = 0  # position of the checkpoint
+        self.router = Router(scope, domain, record, rng, clock, copy.deepcopy(self._state))
         self._reader: SnapshotReader | None = None
         self._unfit: Exception | None = None  # why the newest snapshot that verified cannot serve this router
         self.last_error: Exception | None = None
         self.refresh()
 
     def refresh(self) -> bool:
-        """Serve a newer snapshot if one verifies and fits; True if it swapped.
+        """Count what other processes did, and serve a newer snapshot if one verifies and fits; True if it swapped.
 
-        Never raises for what is wrong with snapshots or keys: it stands in `last_error` for as long as it is so, and
-        what serves goes on serving.
+        Never raises for what is wrong with record, snapshots or keys: it stands in `last_error` for as long as it is
+        so, and what serves goes on serving.
         """
         try:
+            self._follow()
             reader = self._reader = self._reader or self._find_reader()
-        except KeyFileError as error:
+        except (KeyFileError, RecordError, OSError) as error:
             self.last_error = error
             return False
         if reader is None:
+            self.last_error = None
             return False
         verified = reader.refresh(self._clock())
         if verified and reader.current is not None:
@@ -96,6 +126,28 @@ class Server:
                 self._unfit = error
         self.last_error = self._unfit or reader.last_error
         return verified and self._unfit is None
+
+    def report_once(self, outcome: Outcome, *, request: str = "", event: str = "") -> bool:
+        """Record what came back, unless it was heard already (see repeats.news); whether it was recorded.
+
+        Raises what Router.report raises.
+        """
+        new = news(outcome, self._record.outcomes(outcome.decision_id), request=request, event=event)
+        if new is None:
+            return False
+        try:
+            self.router.report(new)
+        except DuplicateOutcomeError:
+            return False
+        return True
+
+    def _follow(self) -> None:
+        """Catch up with the record, and keep a checkpoint so that a restart folds few rows."""
+        position = self.router.catch_up()
+        if position - self._kept >= CHECKPOINT_EVERY:
+            self._state.fold(tail(self._record, self._state.position))
+            save(self._home.checkpoint(self.router.scope), self._state)
+            self._kept = self._state.position
 
     def _find_reader(self) -> SnapshotReader | None:
         """A reader, once there is a key to trust: before the first publishing there is none."""
