@@ -219,6 +219,9 @@ class SqlRecord:
         except RecordError:
             self._database.writing.dispose()
             raise
+        found = self._database.writing.url
+        self._path = os.path.abspath(str(found.database)) if found.get_backend_name() == "sqlite" else None
+        self._file = _file(self._path)
 
     def append(self, *entries: Entry) -> int:
         """See `Record.append`. Costs one fsync, shared with all who wait for one; RecordError when closed."""
@@ -340,6 +343,11 @@ class SqlRecord:
                 answers.append(last)
             if last > before:
                 insert(connection, decisions, outcomes, last)
+        if _file(self._path) != self._file:
+            raise RecordError(
+                f"a record must stay where it was opened, but {self.url} or its log was removed or replaced; rows that "
+                "nobody can find again are not acknowledged. Restore the record, and open it anew."
+            )
         return answers
 
     def _check_process(self) -> None:
@@ -377,6 +385,18 @@ class SqlRecord:
                 "Open it with the Pilotage that wrote it or a newer one, or name another."
             )
         place(connection)  # it can be written, or its opening fails
+
+
+def _file(path: str | None) -> tuple[int, int] | None:
+    """What tells a SQLite database from any other that may come to its place; None where it or its log is not."""
+    if path is None:
+        return None
+    try:
+        found = os.stat(path)
+        os.stat(f"{path}-wal")
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _check(entry: Entry) -> None:
