@@ -218,7 +218,7 @@ def _learn_anew(home: Home, config: Config, scope: Scope, now: float) -> str | N
 
 
 def learned_from(home: Home, config: Config, scope: Scope, now: float) -> tuple[Policy, int]:
-    """What the guard chooses from the warehouse's log of a scope, and the log's position. No search: same log, same hash."""
+    """What the guard chooses from the log of a scope, and the log's position. No search: same log, same hash."""
     domain = config.domains[scope.domain]
     with home.open_record() as record:
         load(record, home.warehouse)

@@ -83,8 +83,7 @@ class Record(Protocol):
 
     def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
         """The rows at positions after+1 .. after+limit, or as many as there are, in order.
-
-        Where all of those were erased: the next ones there are. So an empty answer is the end of the record.
+        Where rows were erased there are fewer, or none: only the head tells the end (see `rows`).
         Raises UnreadableRowError, with the first position that does not read back.
         """
 
@@ -113,9 +112,11 @@ class Record(Protocol):
 
 def rows(record: Record, after: int = 0, batch: int = 10_000) -> Iterator[Row]:
     """All rows of `record` behind position `after`, read in batches until the record has no more."""
-    while found := record.read(after, batch):
-        yield from found
-        after = found[-1].position
+    while after < (until := record.head()):
+        while after < until:
+            limit = min(batch, until - after)
+            yield from record.read(after, limit)
+            after += limit
 
 
 class MemoryRecord:
@@ -238,13 +239,10 @@ class SqlRecord:
         after = max(after, 0)
         found: list[tuple[int, Callable[[sa.Row[Any]], Entry], sa.Row[Any]]] = []
         with self._transaction(self._database.reading) as connection:
-            head = _read_head(connection)
-            while not found and after < head and limit > 0:
-                last = min(after + limit, head)
-                for table, decode in ((DECISIONS, to_decision), (OUTCOMES, to_outcome)):
-                    span = sa.select(table).where(table.c.position > after, table.c.position <= last)
-                    found += [(row.position, decode, row) for row in connection.execute(span)]
-                after = last
+            last = min(after + limit, _read_head(connection))
+            for table, decode in ((DECISIONS, to_decision), (OUTCOMES, to_outcome)):
+                span = sa.select(table).where(table.c.position > after, table.c.position <= last)
+                found += [(row.position, decode, row) for row in connection.execute(span)]
         found.sort(key=operator.itemgetter(0))
         return [Row(position, _decoded(decode, row)) for position, decode, row in found]
 

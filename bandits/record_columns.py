@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 
 from bandits.errors import UnreadableRowError
 from bandits.record import Record, Row, SqlRecord
+from bandits.record_erasure import tombstones
 from bandits.record_tables import DECISIONS, OUTCOMES, from_decision, from_outcome
 from bandits.types import Context, Decision, Scope, Slot, Vector
 
@@ -69,7 +70,7 @@ def spans(record: Record, after: int, limit: int) -> Iterator[Span]:
     """All that `record` holds at positions after+1 .. after+limit, in spans that follow each other.
 
     Tables have the columns of the warehouse, rows of one scope together and in order of position. A position at which
-    the record holds nothing counts as a row that does not read back.
+    the record holds nothing, not even a tombstone, counts as a row that does not read back.
     """
     last = min(after + limit, record.head())
     if last <= after:
@@ -93,7 +94,8 @@ def _by_columns(record: SqlRecord, after: int, last: int) -> Span | None:
         with record.reading() as connection:
             decisions = _selected(connection, DECISIONS, _DECISION, after, last)
             outcomes = _selected(connection, OUTCOMES, _OUTCOME, after, last)
-        if len(decisions["position"]) + len(outcomes["position"]) != last - after:
+            erased = len(tombstones(connection, after, last))
+        if len(decisions["position"]) + len(outcomes["position"]) + erased != last - after:
             return None
         return Span(last, _decisions(decisions, judge=True), _outcomes(outcomes, judge=True))
     except (ValueError, TypeError, AttributeError, OverflowError, pa.ArrowException):
@@ -128,7 +130,7 @@ def _by_rows(record: Record, after: int, last: int) -> Span:
             rows += record.read(start, error.position - start - 1)
             bad[error.position] = str(error)
             start = error.position
-    gone = set(range(after + 1, last + 1)) - {row.position for row in rows} - bad.keys()
+    gone = set(range(after + 1, last + 1)) - {row.position for row in rows} - bad.keys() - record.erased(after, last)
     bad |= dict.fromkeys(gone, "the record must hold a row at every position, but holds none here.")
     decisions = [(at, *from_decision(entry)) for at, entry in rows if isinstance(entry, Decision)]
     outcomes = [(at, *from_outcome(entry)) for at, entry in rows if not isinstance(entry, Decision)]

@@ -7,7 +7,7 @@ read back, outcomes behind their decisions. Nothing is repaired; what is wrong i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,7 +73,8 @@ class Verification:
     rows: int = 0
     decisions: int = 0
     replayed: int = 0  # decisions whose probabilities came out again, to the last bit
-    unknown: Counter[str] = field(default_factory=Counter)  # "scope version" -> decisions whose policy is not at hand
+    erased: int = 0  # positions whose rows an erasure took
+    unknown: Counter[str] = field(default_factory=Counter)  # why decisions were not replayed -> how many
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -84,7 +85,8 @@ class Verification:
     def render(self) -> str:
         """For a terminal of 80 columns."""
         lines = [f"{self.rows} rows, {self.decisions} decisions: {self.replayed} replay to the last bit"]
-        lines += [f"  {count} not replayed: no policy {name} here" for name, count in sorted(self.unknown.items())]
+        lines += [f"  {self.erased} rows were erased"] if self.erased else []
+        lines += [f"  {count} not replayed: {reason}" for reason, count in sorted(self.unknown.items())]
         lines += [f"  FAULT {fault}" for fault in self.faults[:SHOWN]]
         if len(self.faults) > SHOWN:
             lines.append(f"  … and {len(self.faults) - SHOWN} more faults")
@@ -96,23 +98,24 @@ def verify(
 ) -> Verification:
     """Check the rows at positions after+1 .. until (the head, if None); decisions of `scope`, or of all."""
     until = record.head() if until is None else min(until, record.head())
+    start = record.epoch().start
     found = Verification()
     seen: dict[str, Scope] = {}
     position = max(after, 0)
     while position < until:
         rows, unreadable = _read(record, position, min(_READ, until - position))
-        if unreadable is None and not rows:
-            found.faults.append(
-                f"position {position + 1}: the record says that it reaches {until}, but has no row there"
-            )
-            break
-        for row in rows:
-            position = _expect(position + 1, row, found)
-            _check(record, row, policies, scope, seen, found)
+        places = {row.position for row in rows}
         if unreadable is not None:
-            _expect_position(position + 1, unreadable.position, found)
-            position = unreadable.position
-            found.faults.append(f"position {position}: {unreadable}")
+            places.add(unreadable.position)
+            found.faults.append(f"position {unreadable.position}: {unreadable}")
+        reached = min(position + _READ, until) if unreadable is None else unreadable.position
+        erased = record.erased(position, reached)
+        _expect(position, reached, places | erased, found)
+        found.rows += len(rows)
+        found.erased += len(erased)
+        for row in rows:
+            _check(record, row, policies, scope, seen, found, row.position <= start)
+        position = reached
     return found
 
 
@@ -123,20 +126,25 @@ def _read(record: Record, after: int, limit: int) -> tuple[list[Row], Unreadable
         return record.read(after, error.position - after - 1), error
 
 
-def _expect(wanted: int, row: Row, found: Verification) -> int:
-    found.rows += 1
-    _expect_position(wanted, row.position, found)
-    return row.position
-
-
-def _expect_position(wanted: int, position: int, found: Verification) -> None:
-    if position != wanted:
-        gap = f"{wanted}" if position == wanted + 1 else f"{wanted} to {position - 1}"
-        found.faults.append(f"position {gap}: missing; positions must have no gap")
+def _expect(after: int, until: int, places: Set[int], found: Verification) -> None:
+    """Name each stretch of positions in after+1 .. until where neither a row nor a tombstone is."""
+    missing = [at for at in range(after + 1, until + 1) if at not in places]
+    first = 0
+    for i, at in enumerate(missing):
+        if i + 1 == len(missing) or missing[i + 1] != at + 1:
+            stretch = f"{at}" if i == first else f"{missing[first]} to {at}"
+            found.faults.append(f"position {stretch}: missing; positions must have no gap")
+            first = i + 1
 
 
 def _check(
-    record: Record, row: Row, policies: Policies, scope: Scope | None, seen: dict[str, Scope], found: Verification
+    record: Record,
+    row: Row,
+    policies: Policies,
+    scope: Scope | None,
+    seen: dict[str, Scope],
+    found: Verification,
+    ended: bool,
 ) -> None:
     entry = row.entry
     if not isinstance(entry, Decision):
@@ -152,7 +160,8 @@ def _check(
     found.decisions += 1
     policy = None if entry.forced else policies.of(entry)
     if policy is None:
-        found.unknown["forced" if entry.forced else f"{entry.scope} {entry.policy}"] += 1
+        reason = "forced: nobody drew them" if entry.forced else f"no policy {entry.scope} {entry.policy} here"
+        found.unknown["erased epoch" if ended and not entry.forced else reason] += 1
     elif replays(entry, policy):
         found.replayed += 1
     else:

@@ -95,16 +95,15 @@ class State:
 
 def tail(record: Record, after: int) -> Iterator[Row]:
     """The rows of `record` behind position `after`; one that does not read back is left out (the load tells of it)."""
-    while True:
-        skip = None
+    until = record.head()
+    while after < until:
+        limit = min(_READ, until - after)
         try:
-            found = record.read(after, _READ)
+            yield from record.read(after, limit)
+            after += limit
         except UnreadableRowError as error:
-            found, skip = record.read(after, error.position - after - 1), error.position
-        yield from found
-        if skip is None and not found:
-            return
-        after = found[-1].position if skip is None else skip
+            yield from record.read(after, error.position - after - 1)
+            after = error.position
 
 
 def resume(path: Path, scope: Scope, domain: DomainConfig, record: Record) -> State:

@@ -79,13 +79,15 @@ def load(record: Record, path: Path, batch: int = 250_000, *, patience_s: float 
     rows = quarantined = 0
     while True:
         with writable(path, patience_s=patience_s) as connection:
-            _check_same_record(connection, record, position(connection), path)
+            reached = position(connection)
+            _check_same_record(connection, record, reached, path)
             until = time.monotonic() + _HOLD_S
             while time.monotonic() < until:
                 found = _bring(connection, record, batch, until)
                 rows, quarantined = rows + found.rows, quarantined + found.quarantined
-                if found.rows + found.quarantined == 0:
-                    return Loaded(rows, quarantined, found.position)
+                if found.position == reached:
+                    return Loaded(rows, quarantined, reached)
+                reached = found.position
         time.sleep(_LET_IN_S)
 
 
@@ -143,13 +145,13 @@ def _bring(connection: duckdb.DuckDBPyConnection, record: Record, batch: int, un
         outcomes += [] if span.outcomes is None else [span.outcomes]
         bad += span.bad
         rows += span.rows
+        reached = span.last
         if time.monotonic() >= until:
             break
     if outcomes:
         _run(connection, _RESOLVED, pa.concat_tables(outcomes))
     if bad:
         connection.executemany("INSERT INTO quarantine VALUES (?, ?)", bad)
-    reached += rows + len(bad)  # positions are gapless
     connection.execute("UPDATE meta SET position = ?", [reached])
     connection.commit()
     return Loaded(rows, len(bad), reached)

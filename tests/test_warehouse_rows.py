@@ -68,7 +68,7 @@ class ByRows:
     """Another record, as far as columns know: read row by row."""
 
     def __init__(self, record):
-        self.read, self.head = record.read, record.head
+        self.read, self.head, self.erased = record.read, record.head, record.erased
 
 
 def tables(path):
