@@ -32,6 +32,8 @@ ScopeText = Annotated[
 
 pilot = typer.Typer(no_args_is_help=True, help="The content pilot: documents in, insight out.")
 app.add_typer(pilot, name="pilot")
+audit = typer.Typer(no_args_is_help=True, help="The chain of what was changed, by whom and why.")
+app.add_typer(audit, name="audit")
 
 
 @app.command()
@@ -207,11 +209,39 @@ def key(
     name: Annotated[str, typer.Argument(help="What it is for, so that you know it again.")],
 ) -> None:
     """Make an API key for the HTTP service. It is shown this once."""
+    from bandits.audit import Audit
     from service.keys import make_key
 
     if tenant not in load_config().tenants:
         raise ConfigError(f"a key's tenant must be configured, but pilotage.toml has no [tenants.{tenant}].")
-    _print(make_key(_home(), tenant, name))
+    made = make_key(_home(), tenant, name)
+    with Audit(_home().audit_url) as chain:
+        why, evidence = "an API key was made", {"name": name}
+        chain.append("key", tenant=tenant, who="command line", why=why, evidence=evidence, time=time.time())
+    _print(made)
+
+
+@audit.command("show")
+def audit_show(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's rows and those of everybody.")] = None,
+) -> None:
+    """Who changed what, when and why: promotions, nights that kept, keys, configuration."""
+    from bandits.audit import Audit
+
+    with Audit(_home().audit_url) as chain:
+        rows = chain.rows(tenant)
+    _print("\n".join(row.render() for row in rows) or "nothing was changed yet.")
+
+
+@audit.command("verify")
+def audit_verify() -> None:
+    """Check every link of the chain, and that it holds what the snapshots signed; exit 1 and name what is broken."""
+    from bandits.audited import broken_links
+
+    faults = broken_links(_home())
+    _print("\n".join(f"FAULT {fault}" for fault in faults) or "whole: every link, and every row that a snapshot signed")
+    if faults:
+        raise typer.Exit(1)
 
 
 @app.command()

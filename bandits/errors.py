@@ -82,6 +82,10 @@ class EvidenceError(PilotageError, ValueError):
     """A score, bound or error rate that a judgement would rest on is not finite or out of its stated range."""
 
 
+class AuditError(PilotageError):
+    """The audit chain cannot be read or written, or was given something that it cannot seal."""
+
+
 class LedgerError(PilotageError):
     """The ledger of budgets cannot be written, or was asked for what no ledger can keep."""
 

@@ -20,10 +20,11 @@ from sqlalchemy.exc import DBAPIError
 
 from bandits.caps import Book, Reservation, Standing, accounts
 from bandits.config import CapsConfig
+from bandits.database import open_database
 from bandits.errors import LedgerError, PilotageError
 from bandits.ledger_tables import LINES, SUMS, TABLES, VERSION, lock, read, write
 from bandits.record import BUSY_S, SqlRecord
-from bandits.record_tables import META, engine
+from bandits.record_tables import META
 from bandits.record_writer import Answer, GroupWriter
 from bandits.types import new_id, valid_name
 
@@ -52,13 +53,13 @@ class Ledger:
         another process's commit. Raises LedgerError (of another version, not writable) and what SqlRecord raises.
         """
         SqlRecord(url, busy_s=busy_s).close()  # the record comes first: it would take a file with our tables as foreign
-        self.url, self._caps, self._process = url, dict(caps), os.getpid()
-        made = engine(url, busy_s)
-        self._engines = {mode: made.execution_options(begin=mode) for mode in ("IMMEDIATE", "DEFERRED")}
+        self._database = open_database(url, busy_s)
+        self.url, self._caps, self._process = self._database.shown, dict(caps), os.getpid()
+        made = self._database.writing
         self._path = made.url.database if made.dialect.name == "sqlite" else None
         self._file = self._identity()
         self._writer = GroupWriter(self._commit)
-        with self._transaction("IMMEDIATE") as connection:
+        with self._transaction(self._database.writing) as connection:
             self._open(connection)
 
     def reserve(
@@ -89,7 +90,7 @@ class Ledger:
 
     def standings(self, tenant: str, user: str, now: float) -> list[Standing]:
         """How the tenant's configured caps stand now; reads only. Raises LedgerError."""
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(self._database.reading) as connection:
             book = read(connection, [Reservation("", tenant, user, 0, now)], {tenant: [now]})
         book.lapse(tenant, now)
         return book.standings(tenant, user, self._caps.get(tenant, CapsConfig()), now)
@@ -101,7 +102,7 @@ class Ledger:
         """
         day, month, *_ = accounts("-", "", now)
         first = datetime.fromisoformat(f"{day.period[:8]}01T00:00:00+00:00").timestamp()
-        with self._transaction("IMMEDIATE") as connection:
+        with self._transaction(self._database.writing) as connection:
             connection.execute(sa.delete(SUMS).where(SUMS.c.period < month.period, SUMS.c.reserved == 0))
             gone = connection.execute(sa.delete(LINES).where(LINES.c.time < first, LINES.c.held == sa.false()))
             return gone.rowcount
@@ -110,7 +111,7 @@ class Ledger:
         """Write what waits, and let go of the database."""
         if os.getpid() == self._process:
             self._writer.close()
-            self._engines["DEFERRED"].dispose()  # they share a pool
+            self._database.reading.dispose()  # they share a pool
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +139,7 @@ class Ledger:
         """Apply the requests of `group` in order, each refused on its own, in one transaction; the answer to each."""
         answers: list[Answer] = []
         try:
-            with self._transaction("IMMEDIATE") as connection:
+            with self._transaction(self._database.writing) as connection:
                 tenants = sorted({request.reservation.tenant for request in group})
                 lock(connection, tenants)
                 nows = {tenant: [one.now for one in group if one.reservation.tenant == tenant] for tenant in tenants}
@@ -175,7 +176,7 @@ class Ledger:
         return status.st_dev, status.st_ino
 
     @contextmanager
-    def _transaction(self, mode: str) -> Iterator[Connection]:
+    def _transaction(self, engine: sa.Engine) -> Iterator[Connection]:
         self._check_process()
         if self._identity() != self._file:
             raise LedgerError(
@@ -183,7 +184,7 @@ class Ledger:
                 "start again with the one that knows what was spent."
             )
         try:
-            with self._engines[mode].begin() as connection:
+            with engine.begin() as connection:
                 yield connection
         except DBAPIError as error:
             raise LedgerError(

@@ -19,7 +19,9 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from bandits.database import open_database
 from bandits.errors import (
     ContextError,
     DuplicateDecisionError,
@@ -35,14 +37,13 @@ from bandits.record_tables import (
     HEAD,
     META,
     OUTCOMES,
-    TABLES,
     VERSION,
-    engine,
     from_decision,
     from_outcome,
     insert,
     known_keys,
     known_scopes,
+    make,
     migrate,
     place,
     to_decision,
@@ -177,25 +178,30 @@ class _Batch(NamedTuple):
 
 
 class SqlRecord:
-    """A record in SQLite (WAL, synchronous=FULL): durable at acknowledgement, open to several processes at once.
+    """A record in SQL: durable at acknowledgement, open to several processes at once, and on PostgreSQL to hosts.
 
-    Appends of all threads are written in groups by one thread (record_writer.py). Neither it nor SQLite survives a
-    fork: the child must open a record of its own, and every call on this one raises RecordError there.
+    Appends of all threads are written in groups by one thread (record_writer.py). Neither it nor a connection survives
+    a fork: the child must open a record of its own, and every call on this one raises RecordError there.
     """
 
     def __init__(self, url: str, *, busy_s: float = BUSY_S) -> None:
-        """Open the record at `url`, "sqlite:///path", and make it if it is not there.
+        """Open the record at `url`, and make it if it is not there.
 
+        url: "sqlite:///path", or "postgresql+psycopg://user:password@host/database" (extra `postgresql`).
         busy_s: seconds that a call waits for another process's commit.
         Raises RecordError: not a database, not a record, of another version, not writable.
         """
-        self.url = url
         self._process = os.getpid()
-        self._writer = GroupWriter(self._commit)  # threads queue here; only processes meet in SQLite's busy polling
-        made = engine(url, busy_s)
-        self._engines = {mode: made.execution_options(begin=mode) for mode in ("IMMEDIATE", "DEFERRED")}
-        with self._transaction("IMMEDIATE") as connection:
-            self._open(connection)
+        self._writer = GroupWriter(self._commit)  # threads queue here; only processes meet in the database
+        self._database = open_database(url, busy_s)
+        self._failures: tuple[type[Exception], ...] = (DBAPIError, PoolTimeoutError, *self._database.failures)
+        self.url = self._database.shown
+        try:
+            with self._transaction(self._database.writing) as connection:
+                self._open(connection)
+        except RecordError:
+            self._database.writing.dispose()
+            raise
 
     def append(self, *entries: Entry) -> int:
         """See `Record.append`. Costs one fsync, shared with all who wait for one; RecordError when closed."""
@@ -211,7 +217,7 @@ class SqlRecord:
         """See `Record.read`."""
         after = max(after, 0)
         found: list[tuple[int, Callable[[sa.Row[Any]], Entry], sa.Row[Any]]] = []
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(self._database.reading) as connection:
             last = min(after + limit, _read_head(connection))
             for table, decode in ((DECISIONS, to_decision), (OUTCOMES, to_outcome)):
                 span = sa.select(table).where(table.c.position > after, table.c.position <= last)
@@ -222,7 +228,7 @@ class SqlRecord:
     def decision(self, decision_id: str, tenant: str) -> Decision:
         """See `Record.decision`."""
         query = sa.select(DECISIONS).where(DECISIONS.c.id == decision_id, DECISIONS.c.tenant == tenant)
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(self._database.reading) as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
             raise _unknown(decision_id, tenant)
@@ -231,26 +237,32 @@ class SqlRecord:
     def outcomes(self, decision_id: str) -> list[Outcome]:
         """See `Record.outcomes`."""
         query = sa.select(OUTCOMES).where(OUTCOMES.c.decision_id == decision_id).order_by(OUTCOMES.c.position)
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(self._database.reading) as connection:
             found = connection.execute(query).all()
         return [_decoded(to_outcome, row) for row in found]
 
     def head(self) -> int:
         """See `Record.head`."""
-        with self._transaction("DEFERRED") as connection:
+        with self._transaction(self._database.reading) as connection:
             return _read_head(connection)
 
     def close(self) -> None:
         """See `Record.close`. Writes first what waits; reading opens the file again, appending does not."""
         if os.getpid() == self._process:
             self._writer.close()
-            self._engines["DEFERRED"].dispose()  # they share a pool
+            self._database.reading.dispose()  # they share a pool
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees one state of the record, for reads that are not by rows. Raises RecordError."""
+        with self._transaction(self._database.reading) as connection:
+            yield connection
 
     def _commit(self, group: Sequence[_Batch]) -> list[Answer]:
         """Write the sound batches of `group`, all others left out, in one transaction; the answer to each.
@@ -260,7 +272,7 @@ class SqlRecord:
         answers: list[Answer] = []
         decisions: list[tuple[Any, ...]] = []
         outcomes: list[tuple[Any, ...]] = []
-        with self._transaction("IMMEDIATE") as connection:
+        with self._transaction(self._database.writing) as connection:
             before = last = place(connection)
             known = known_scopes(connection, {_key(entry) for batch in group for entry in batch.entries})
             keyed = {id_ for batch in group for id_, _ in _keys(batch.entries)}
@@ -288,36 +300,33 @@ class SqlRecord:
             )
 
     @contextmanager
-    def _transaction(self, mode: str) -> Iterator[Connection]:
+    def _transaction(self, engine: sa.Engine) -> Iterator[Connection]:
         self._check_process()
         try:
-            with self._engines[mode].begin() as connection:
+            with engine.begin() as connection:
                 yield connection
-        except DBAPIError as error:
-            raise RecordError(
-                f"the record must be a SQLite file that can be read and written, but {self.url} says: {error.orig}. "
-                "Check the path, its permissions and free space, that it is a record of Pilotage, and that no other "
-                "process holds a transaction open."
-            ) from error
+        except self._failures as error:
+            said = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
+            raise RecordError(self._database.fault(said)) from error
 
     def _open(self, connection: Connection) -> None:
+        self._database.before_opening(connection)
         names = sa.inspect(connection).get_table_names()
         if not names:
-            TABLES.create_all(connection)
-            connection.execute(sa.insert(META), [{"key": "record", "value": str(VERSION)}])
-            connection.execute(sa.insert(HEAD), [{"position": 0}])
+            make(connection)
             return
         if not {META.name, HEAD.name} <= set(names):
             raise RecordError(
                 f"a record must hold the tables meta and head, but {self.url} holds {', '.join(names)}: it belongs to "
-                "another program. Name another file."
+                "another program. Name another file or database."
             )
         version = connection.execute(sa.select(META.c.value).where(META.c.key == "record")).scalar()
         if migrate(connection, version) != str(VERSION):
             raise RecordError(
                 f"a record must have version {VERSION} or an older one, but {self.url} has {version!r}. "
-                "Open it with the Pilotage that wrote it or a newer one, or name another file."
+                "Open it with the Pilotage that wrote it or a newer one, or name another."
             )
+        place(connection)  # it can be written, or its opening fails
 
 
 def _check(entry: Entry) -> None:

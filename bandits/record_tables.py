@@ -1,6 +1,7 @@
-"""How a decision and an outcome lie in SQL: tables, codec, and the SQLite file as the record wants it.
+"""How a decision and an outcome lie in SQL: tables, their codec, and the statements of a commit.
 
-Types are those that every database has; what only SQLite has (triggers, pragmas, BEGIN IMMEDIATE) is confined here.
+Types are those that every database has. How to connect, and what a failure means, each database says for itself:
+record_sqlite.py, record_postgres.py.
 """
 
 from __future__ import annotations
@@ -8,16 +9,12 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError
 
-from bandits.errors import RecordError
 from bandits.types import Decision, Outcome, Scope, Slot
 
 VERSION = 2  # of the tables below; an older file is brought up to it, a newer one is refused
@@ -75,19 +72,38 @@ OUTCOMES = sa.Table(
     sa.Column("key", sa.Text, nullable=False, server_default=""),
     sa.Index("outcomes_by_decision", "decision_id", "position"),
 )
-for _table in (DECISIONS, OUTCOMES):
-    for _verb in ("UPDATE", "DELETE"):
-        _refuse = (
-            f"CREATE TRIGGER %(table)s_no_{_verb.lower()} BEFORE {_verb} ON %(table)s "
-            "BEGIN SELECT RAISE(ABORT, 'the record is append-only'); END"
-        )
-        sa.event.listen(_table, "after_create", sa.DDL(_refuse).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call]
+_APPEND_ONLY = {
+    "sqlite": (
+        "CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table} "
+        "BEGIN SELECT RAISE(ABORT, 'the record is append-only'); END"
+    ),
+    "postgresql": (
+        "CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION record_refuses()"
+    ),
+}
+_REFUSES = (
+    "CREATE OR REPLACE FUNCTION record_refuses() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE EXCEPTION 'the record is append-only'; END $$"
+)
+
+
+def make(connection: Connection) -> None:
+    """Make the tables, empty, of the newest version, and what keeps them append-only."""
+    dialect = connection.dialect.name
+    TABLES.create_all(connection)
+    connection.execute(sa.insert(META), [{"key": "record", "value": str(VERSION)}])
+    connection.execute(sa.insert(HEAD), [{"position": 0}])
+    if dialect == "postgresql":
+        connection.exec_driver_sql(_REFUSES)
+    for table in (DECISIONS, OUTCOMES):
+        for verb in ("update", "delete", *(["truncate"] if dialect == "postgresql" else [])):
+            connection.exec_driver_sql(_APPEND_ONLY[dialect].format(table=table.name, verb=verb))
 
 
 _MIGRATIONS = {  # version -> what makes the next of it; old rows keep their meaning
     "1": (
         "ALTER TABLE decisions ADD COLUMN \"user\" TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE decisions ADD COLUMN seen INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE decisions ADD COLUMN seen BIGINT NOT NULL DEFAULT 0",
         "ALTER TABLE outcomes ADD COLUMN \"key\" TEXT NOT NULL DEFAULT ''",
     ),
 }
@@ -189,42 +205,98 @@ def to_outcome(row: sa.Row[Any]) -> Outcome:
 # What a group commit says, it says to the driver: building and compiling expressions costs more than the disk.
 
 
+class _Words(NamedTuple):
+    """How a database says what the others say otherwise."""
+
+    place: str
+    among: str  # takes one parameter, see _list
+    moved: str
+
+
+_WORDS = {
+    "sqlite": _Words(
+        "SELECT position FROM head", "IN (SELECT value FROM json_each(?))", "UPDATE head SET position = ?"
+    ),
+    "postgresql": _Words("SELECT position FROM head FOR UPDATE", "= ANY(%s::text[])", "UPDATE head SET position = %s"),
+}
+
+
 def place(connection: Connection) -> int:
-    """Position of the last row, read by a writer, before all else that it does."""
-    return int(connection.exec_driver_sql("SELECT position FROM head").scalar_one())
+    """Position of the last row, read by a writer, before all else that it does; nobody else writes until it is done."""
+    return int(connection.exec_driver_sql(_WORDS[connection.dialect.name].place).scalar_one())
 
 
 def known_scopes(connection: Connection, ids: Iterable[str]) -> dict[str, Scope]:
     """Scopes of those decisions among `ids` that the record holds."""
-    found = connection.exec_driver_sql(
-        "SELECT id, tenant, workspace, domain FROM decisions WHERE id IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(ids)),),
-    )
-    return {row[0]: _scope(row[1], row[2], row[3]) for row in found.all()}
+    found = _among(connection, "SELECT id, tenant, workspace, domain FROM decisions WHERE id", ids)
+    return {row[0]: _scope(row[1], row[2], row[3]) for row in found}
 
 
 def known_keys(connection: Connection, ids: Iterable[str]) -> set[tuple[str, str]]:
     """(decision id, key) of the outcomes of `ids` that have a key."""
-    found = connection.exec_driver_sql(
-        "SELECT decision_id, key FROM outcomes WHERE key <> '' AND decision_id IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(ids)),),
-    )
-    return {(row[0], row[1]) for row in found.all()}
+    found = _among(connection, "SELECT decision_id, key FROM outcomes WHERE key <> '' AND decision_id", ids)
+    return {(row[0], row[1]) for row in found}
+
+
+def _among(connection: Connection, query: str, ids: Iterable[str]) -> Sequence[sa.Row[Any]]:
+    dialect = connection.dialect.name
+    listed = list(ids)
+    parameter = json.dumps(listed) if dialect == "sqlite" else listed
+    return connection.exec_driver_sql(f"{query} {_WORDS[dialect].among}", (parameter,)).all()
 
 
 def insert(
     connection: Connection, decisions: Sequence[tuple[Any, ...]], outcomes: Sequence[tuple[Any, ...]], last: int
 ) -> None:
     """Insert rows, each (position, *columns) in the order of its table, and let the head say `last`."""
+    dialect = connection.dialect.name
     for table, placed in ((DECISIONS, decisions), (OUTCOMES, outcomes)):
-        if placed:
+        if placed and dialect == "postgresql":
+            _copy(connection, table, placed)
+        elif placed:
             connection.exec_driver_sql(_insert(table, connection.dialect), list(placed))
-    connection.exec_driver_sql("UPDATE head SET position = ?", (last,))
+    connection.exec_driver_sql(_WORDS[dialect].moved, (last,))
+
+
+def _copy(connection: Connection, table: sa.Table, placed: Sequence[tuple[Any, ...]]) -> None:
+    """COPY, in binary: of 64 rows four times faster than INSERT, of one as fast."""
+    columns = ", ".join(f'"{column.name}"' for column in table.columns)
+    types = [_POSTGRES[type(column.type)] for column in table.columns]
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN (FORMAT BINARY)") as rows:
+        rows.set_types(types)
+        for row in placed:
+            rows.write_row(row)
+
+
+_POSTGRES = {
+    sa.BigInteger: "int8",
+    sa.Integer: "int4",
+    sa.Double: "float8",
+    sa.Text: "text",
+    sa.Boolean: "bool",
+    sa.LargeBinary: "bytea",
+}
 
 
 @functools.lru_cache(maxsize=16)
 def _insert(table: sa.Table, dialect: sa.Dialect) -> str:
     return str(sa.insert(table).compile(dialect=dialect))
+
+
+class Database(Protocol):
+    """Where the tables lie: how to get at them, and how to speak of what fails."""
+
+    shown: str  # its URL, without a password
+    writing: sa.Engine
+    reading: sa.Engine
+    failures: tuple[type[Exception], ...]  # of its driver, beside those that SQLAlchemy wraps
+
+    def before_opening(self, connection: Connection) -> None:
+        """Called in the transaction that looks for the tables, first of all. Raises RecordError: not fit for them."""
+
+    def fault(self, error: Exception) -> str:
+        """The text of a RecordError for what its driver said."""
 
 
 @functools.lru_cache(maxsize=4096)  # a record names few scopes and few lists of arms, but in every row
@@ -240,37 +312,3 @@ def _json(arms: tuple[str, ...]) -> str:
 @functools.lru_cache(maxsize=4096)
 def _names(arms: str) -> tuple[str, ...]:
     return tuple(json.loads(arms))
-
-
-def engine(url: str, busy_s: float) -> sa.Engine:
-    """An engine on `url`, "sqlite:///path", whose folder is made if it is not there.
-
-    busy_s: seconds that a connection waits for another process's commit. Each connection must say in its execution
-    option `begin` how it begins: IMMEDIATE to write, DEFERRED to read. Raises RecordError for any other URL.
-    """
-    try:
-        parsed = sa.make_url(url)
-    except SQLAlchemyError:
-        parsed = None
-    if parsed is None or parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
-        raise RecordError(f"the URL of a record must be sqlite:///path/to/file, but got {url!r}.")
-    try:
-        Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RecordError(f"the folder of the record must exist or be made, but: {error}. Name another.") from None
-    made = sa.create_engine(parsed, connect_args={"timeout": busy_s})
-    sa.event.listen(made, "connect", _prepare)
-    sa.event.listen(made, "begin", _begin)
-    return made
-
-
-def _prepare(connection: DBAPIConnection, _: object) -> None:
-    connection.isolation_level = None  # or the driver would begin, deferred, behind our back
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options()['begin']}")

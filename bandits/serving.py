@@ -23,7 +23,7 @@ from bandits.types import Scope
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The folder of all state. Record, keys and snapshots are to be kept; the warehouse is rebuilt from the record."""
+    """The folder of all state. Record, audit, keys and snapshots are to be kept; the rest follows from the record."""
 
     root: Path
 
@@ -31,6 +31,11 @@ class Home:
     def record_url(self) -> str:
         """The record: SQLite in one file."""
         return f"sqlite:///{self.root / 'record.db'}"
+
+    @property
+    def audit_url(self) -> str:
+        """The audit chain: a file of its own, since it grows by a few rows a night."""
+        return f"sqlite:///{self.root / 'audit.db'}"
 
     @property
     def warehouse(self) -> Path:

@@ -206,3 +206,22 @@ def test_a_decision_replays_and_a_range_verifies(place):
     assert code == 1
     assert "does not replay" in out
     assert run("replay", "nope")[0] == 1
+
+
+def test_the_audit_shows_what_was_changed_and_names_a_broken_link(place):
+    """Making a key is a change; so is what somebody did to the chain behind our back."""
+    assert run("audit", "verify")[0] == 0
+    run("key", "demo", "for-tests")
+
+    code, out, _ = run("audit", "show", "--tenant", "demo")
+    assert code == 0
+    assert "command line: an API key was made" in out
+    assert "plt_" not in out
+    assert run("audit", "verify")[0] == 0
+
+    with closing(sqlite3.connect(place.root / "audit.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE audit SET time = 0")
+    code, out, _ = run("audit", "verify")
+    assert code == 1
+    assert "row 1: its link" in out
+    assert "FAULT audit" in run("doctor")[1]

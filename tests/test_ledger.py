@@ -18,10 +18,10 @@ import sqlalchemy as sa
 
 from bandits.caps import HOLD_S, NANO, Book, Reservation
 from bandits.config import CapsConfig
+from bandits.database import open_database
 from bandits.errors import BudgetExhaustedError, InvalidNameError, LedgerError, PilotageError, RecordError
 from bandits.ledger import Ledger
 from bandits.record import SqlRecord
-from bandits.record_tables import engine
 from bandits.testing import sample_decision
 from bandits.types import new_id
 
@@ -36,7 +36,7 @@ def url(tmp_path: Path) -> str:
 
 def change(url: str, statement: str) -> None:
     """Do to the database what no ledger does."""
-    with engine(url, 5.0).execution_options(begin="IMMEDIATE").begin() as connection:
+    with open_database(url, 5.0).writing.begin() as connection:
         connection.execute(sa.text(statement))
 
 

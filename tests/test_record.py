@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -14,15 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits import record_tables
 from bandits.errors import PilotageError, RecordError, UnreadableRowError
-from bandits.record import MemoryRecord, SqlRecord, rows
+from bandits.record import MemoryRecord, SqlRecord
+from bandits.record_sqlite import Sqlite
 from bandits.record_writer import GroupWriter
 from bandits.testing import ELSEWHERE, HERE, RecordConformance, at_once, plain, sample_decision, sample_outcome
-from bandits.types import Decision
+from bandits.testing_shared import SharedRecordConformance
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -33,10 +32,14 @@ class TestMemoryRecord(RecordConformance):
         return MemoryRecord()
 
 
-class TestSqlRecord(RecordConformance):
+class TestSqliteRecord(RecordConformance, SharedRecordConformance):
     @pytest.fixture
-    def record(self, tmp_path):
-        with SqlRecord(f"sqlite:///{tmp_path}/record.db") as record:
+    def url(self, tmp_path):
+        return f"sqlite:///{tmp_path}/record.db"
+
+    @pytest.fixture
+    def record(self, url):
+        with SqlRecord(url) as record:
             yield record
 
 
@@ -124,8 +127,7 @@ def test_an_acknowledged_row_survives_closing(path):
 
 def test_commits_are_flushed_to_disk(path):
     """WAL with synchronous=FULL: an acknowledgement means that the row is on the disk."""
-    engine = record_tables.engine(f"sqlite:///{path}", 1.0).execution_options(begin="DEFERRED")
-    with engine.connect() as connection:
+    with Sqlite(sa.make_url(f"sqlite:///{path}"), 1.0).writing.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
 
@@ -145,71 +147,6 @@ def test_outcomes_by_decision_use_the_index(path):
     connection.close()
     assert len(plan) == 1
     assert "USING INDEX outcomes_by_decision" in plan[0][-1]
-
-
-APPENDER = """
-import sys, threading
-from bandits.record import SqlRecord
-from bandits.testing import sample_decision, sample_outcome
-record = SqlRecord(sys.argv[1])
-print("open", flush=True)
-sys.stdin.readline()
-def work(name):
-    for i in range(int(sys.argv[3])):
-        key = f"{name}{i}"
-        position = record.append(sample_decision(key), sample_outcome(key))
-        sys.stdout.write(f"{key} {position}\\n")
-        sys.stdout.flush()
-threads = [threading.Thread(target=work, args=(f"{sys.argv[2]}{t}-",)) for t in range(int(sys.argv[4]))]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-"""
-
-
-def appender(url: str, name: str, count: int, threads: int = 1) -> subprocess.Popen[str]:
-    """A process that opens the record, waits for a line, and appends `count` pairs a thread, telling each position."""
-    return subprocess.Popen(
-        [sys.executable, "-c", APPENDER, url, name, str(count), str(threads)], stdin=-1, stdout=-1, text=True, bufsize=1
-    )
-
-
-@pytest.mark.parametrize(("names", "threads"), [("xyz", 1), ("xy", 8)])
-def test_processes_append_to_one_record(tmp_path, names, threads):
-    """They even make the file together; all positions are there once, and each thread was told the right ones."""
-    url, count = f"sqlite:///{tmp_path}/record.db", 25
-    children = [appender(url, name, count, threads) for name in names]
-    for child in children:
-        assert child.stdout.readline() == "open\n"
-    for child in children:  # all are open: start them at once
-        child.stdin.write("go\n")
-        child.stdin.flush()
-    told = {}
-    for child in children:
-        told |= dict(line.split() for line in child.communicate()[0].splitlines())
-        assert child.returncode == 0
-    with SqlRecord(url) as record:
-        found = list(rows(record, batch=7))
-    assert [position for position, _ in found] == list(range(1, 2 * len(names) * threads * count + 1))
-    assert len(told) == len(names) * threads * count
-    assert {e.decision_id: str(p) for p, e in found if not isinstance(e, Decision)} == told
-
-
-def test_a_killed_process_loses_nothing_that_it_acknowledged(tmp_path):
-    """kill -9 in mid-work: every position that was answered is in the file, and the next process goes on."""
-    url = f"sqlite:///{tmp_path}/record.db"
-    child = appender(url, "x", 100_000)
-    child.stdout.readline()
-    child.stdin.write("go\n")
-    child.stdin.flush()
-    told = [child.stdout.readline().split() for _ in range(20)]
-    child.kill()
-    child.communicate()
-    with SqlRecord(url) as record:
-        found = {entry.decision_id: position for position, entry in record.read() if not isinstance(entry, Decision)}
-        assert {key: found[key] for key, _ in told} == {key: int(position) for key, position in told}
-        assert record.append(sample_decision("next")) == 2 * len(found) + 1
 
 
 def test_a_record_locked_by_another_says_so_and_works_afterwards(path):
@@ -336,37 +273,6 @@ def test_the_writer_thread_starts_with_the_first_append_and_ends_with_the_record
         record.append(sample_outcome("a"))
         assert len(writers()) == before + 1
     assert len(writers()) == before
-
-
-FORKED = """
-import os, sys
-from bandits.errors import RecordError
-from bandits.record import SqlRecord
-from bandits.testing import sample_decision
-record = SqlRecord(sys.argv[1])
-record.append(sample_decision("parent"))
-if os.fork() == 0:
-    for call in (lambda: record.append(sample_decision("child")), record.append, record.head, record.read):
-        try:
-            call()
-        except RecordError as error:
-            print(error, flush=True)
-    record.close()
-    with SqlRecord(sys.argv[1]) as own:
-        print(own.append(sample_decision("child")), flush=True)
-    os._exit(0)
-os.wait()
-print(record.append(sample_decision("again")))
-"""
-
-
-def test_a_forked_process_is_told_to_open_its_own_record(tmp_path):
-    """It neither hangs nor writes with its parent's file; its own record works, and the parent's goes on."""
-    command = [sys.executable, "-c", FORKED, f"sqlite:///{tmp_path}/record.db"]
-    *errors, child, parent = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert len(errors) == 4
-    assert all("is its fork; open it anew there" in error for error in errors)
-    assert (child, parent) == ("2", "3")
 
 
 @pytest.mark.parametrize("table", ["decisions", "outcomes"])
