@@ -371,6 +371,24 @@ class TestWriting:
             form.write(sample(), tmp_path / "log")
         assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"log": "mine"}
 
+    def test_nor_one_that_came_while_it_was_written(self, tmp_path):
+        """Whoever put it there first keeps it."""
+
+        def overtaken() -> None:
+            with rounds.new_file(tmp_path / "log") as temporary:
+                temporary.write_text("ours")
+                (tmp_path / "log").write_text("mine")
+
+        with pytest.raises(InterchangeError, match="must not replace a file"):
+            overtaken()
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"log": "mine"}
+
+    def test_a_cost_that_is_not_known_is_null_for_others(self, tmp_path):
+        """Not NaN, which other programs would add up."""
+        parquet.write(sample(), tmp_path / "log")
+
+        assert pq.read_table(tmp_path / "log")["cost_usd"].null_count == 1
+
     @both
     def test_a_full_disk_leaves_nothing(self, form, tmp_path):
         """Not half a file that looks like a whole one."""
