@@ -114,10 +114,11 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Tell the story of one decision: arms, probabilities, estimates, what came back, and whether it replays."""
+    from bandits.ids import bare
     from bandits.keys import trusted_keys
     from bandits.why import explain
 
-    place = _home()
+    place, decision_id = _home(), bare(decision_id)
     with place.open_record() as record:
         decision = record.decision(decision_id, tenant)
         outcomes = record.outcomes(decision_id)
@@ -245,6 +246,15 @@ def audit_verify() -> None:
 
 
 @app.command()
+def rotate() -> None:
+    """Sign decision ids with a new key from now on. Ids that were answered before stay good while their key is kept."""
+    from bandits.keys import rotate_id_key
+
+    key = rotate_id_key(_home().root)
+    _print(f"key {key.id} signs decision ids; delete an older one in {_home().root / 'keys' / 'ids'} to retire it.")
+
+
+@app.command()
 def bot(
     tenant: Annotated[str, typer.Option(help="For whom it answers.")] = "demo",
     workspace: Annotated[str, typer.Option(help="Which of the tenant's workspaces.")] = "main",
@@ -273,7 +283,11 @@ def doctor(as_json: Json = False) -> None:
     """Check configuration, record, warehouse, keys, snapshots and Prefect; exit 1 and say which is at fault."""
     from bandits.doctor import examine
 
-    checks = examine(_home())
+    try:
+        place = _home()
+    except ConfigError:  # the check of the configuration tells
+        place = Home(home())
+    checks = examine(place)
     lines = [f"{'ok  ' if check.ok else 'FAULT'} {check.name}: {check.found}" for check in checks]
     _print([check._asdict() for check in checks] if as_json else "\n".join(lines))
     if not all(check.ok for check in checks):
@@ -290,7 +304,7 @@ def main() -> None:
 
 
 def _home() -> Home:
-    return Home(home())
+    return Home.here()
 
 
 def _policies() -> Policies:

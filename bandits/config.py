@@ -1,7 +1,8 @@
 """The one typed configuration: pilotage.toml, checked whole before anything runs.
 
 An unknown key is an error that names the nearest known one. PILOTAGE_CONFIG names another file;
-PILOTAGE_HOME another folder for all state (record, warehouse, snapshots, keys, Prefect's own home).
+PILOTAGE_HOME another folder for all state (record, warehouse, snapshots, keys, Prefect's own home);
+PILOTAGE_RECORD a record elsewhere, on a PostgreSQL server.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.features import width
@@ -148,6 +149,7 @@ class TenantConfig(_Strict):
 
     workspaces: tuple[str, ...] = ("main",)
     caps: CapsConfig = CapsConfig()
+    retention_days: float | None = Field(default=None, gt=0.0, description="older decisions are erased; none: never")
 
     @field_validator("workspaces")
     @classmethod
@@ -165,12 +167,19 @@ class NightConfig(_Strict):
     expires_days: float = Field(default=30.0, gt=0.0, description="a snapshot older than this is refused")
 
 
+class RecordConfig(_Strict):
+    """Where the record lies."""
+
+    url: SecretStr | None = Field(default=None, description="postgresql+psycopg://…; none: SQLite in the home")
+
+
 class Config(_Strict):
     """The whole file."""
 
     tenants: dict[str, TenantConfig] = Field(min_length=1)
     domains: dict[str, DomainConfig] = Field(min_length=1)
     night: NightConfig = NightConfig()
+    record: RecordConfig = RecordConfig()
 
     @field_validator("tenants", "domains")
     @classmethod
@@ -215,6 +224,17 @@ def home() -> Path:
 def config_path() -> Path:
     """The configuration file: $PILOTAGE_CONFIG, or pilotage.toml where the command runs."""
     return Path(os.environ.get("PILOTAGE_CONFIG", "pilotage.toml"))
+
+
+def record_url() -> str | None:
+    """The URL of the record: $PILOTAGE_RECORD, or [record] url; None where neither names one. Raises ConfigError.
+
+    The variable is the place for a URL with a password, which a file would show to whoever reads it.
+    """
+    if given := os.environ.get("PILOTAGE_RECORD"):
+        return given
+    url = load_config().record.url if config_path().exists() else None
+    return None if url is None else url.get_secret_value()
 
 
 def load_config(path: Path | None = None) -> Config:

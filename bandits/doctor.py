@@ -60,7 +60,7 @@ def _home(place: Home) -> str:
 
 
 def _record(place: Home) -> str:
-    if not (place.root / "record.db").exists():
+    if place.record_file is not None and not place.record_file.exists():
         return "none yet; the first decision makes it"
     with place.open_record() as record:
         return f"readable, {record.head()} rows"

@@ -78,6 +78,10 @@ class UnreadableRowError(RecordError):
         self.position = position
 
 
+class ForgedIdError(UnknownDecisionError):
+    """A decision id at an edge was not answered to this tenant and user, whether there is such a decision or not."""
+
+
 class EvidenceError(PilotageError, ValueError):
     """A score, bound or error rate that a judgement would rest on is not finite or out of its stated range."""
 

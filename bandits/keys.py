@@ -5,14 +5,25 @@
         signing.pub     its public key as 64 hex digits; copied as <name>.pub into keys/ of each home that trusts it
 
 To retire a key: move signing.key away and rename signing.pub to, say, retired.pub; what it signed stays trusted.
+
+Two kinds of secret serve ids.py; hosts that share a record share these files too:
+
+    home/keys/ids/              0700
+        000001.key …            0600, 32 bytes; the highest number signs decision ids, each is accepted
+    home/keys/pseudonyms/       0700
+        <tenant>.key            0600, 32 bytes; never rotated: without it nobody in the record is found again
+
+To retire an id key: `rotate_id_key`, then delete the old file when feedback on what it signed is no longer wanted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,14 +34,66 @@ from nacl.signing import VerifyKey
 
 from bandits.durable import create_once
 from bandits.errors import KeyFileError
+from bandits.types import valid_name
 
 _SEED_BYTES = 32
+_NUMBER = re.compile(r"[0-9]{6}\.key")
 _PUBLIC_BYTES = 65  # 64 hex digits and a newline
 
 
 def key_id(public: bytes) -> str:
     """Short name of a public key (32 bytes): the first 16 hex digits of its sha256."""
     return hashlib.sha256(public).hexdigest()[:16]
+
+
+class SecretKey:
+    """Authenticates messages. It shows only its id, and refuses to be copied or pickled, as SigningKey does."""
+
+    __slots__ = ("_secret", "id")
+
+    def __init__(self, secret: bytes) -> None:
+        if len(secret) != _SEED_BYTES:
+            raise KeyFileError(f"a secret key must have {_SEED_BYTES} bytes, but has {len(secret)}; make it anew.")
+        self._secret = secret
+        self.id = key_id(self.mac(b"pilotage key id", b"", 32))
+
+    def mac(self, purpose: bytes, message: bytes, size: int) -> bytes:
+        """`size` bytes (1 to 64) that only this key gives for `message`; others for each purpose (up to 16 bytes)."""
+        return hashlib.blake2b(message, key=self._secret, person=purpose, digest_size=size).digest()
+
+    def __repr__(self) -> str:
+        return f"SecretKey(id={self.id!r})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret key must stay in its process; pass the home folder and read the key there.")
+
+
+def id_key_names(home: Path) -> tuple[str, ...]:
+    """Names of the keys of decision ids, newest first; changes whenever the keys do."""
+    with suppress(FileNotFoundError):
+        return tuple(sorted(name for name in os.listdir(home / "keys" / "ids") if _NUMBER.fullmatch(name))[::-1])
+    return ()
+
+
+def id_keys(home: Path) -> tuple[SecretKey, ...]:
+    """The keys of decision ids, newest first: it signs, all are accepted. The first is made at first use.
+
+    Raises KeyFileError when a file has the wrong size or may be read by others.
+    """
+    folder = _secret_folder(home, "ids")
+    names = id_key_names(home) or ("000001.key",)
+    return tuple(_secret(folder / name) for name in names)
+
+
+def rotate_id_key(home: Path) -> SecretKey:
+    """Make a newer key of decision ids, which signs from now on; what older ones signed stays good."""
+    newest = max((int(name.partition(".")[0]) for name in id_key_names(home)), default=0)
+    return _secret(_secret_folder(home, "ids") / f"{newest + 1:06d}.key")
+
+
+def pseudonym_key(home: Path, tenant: str) -> SecretKey:
+    """The key of a tenant's pseudonyms, made at first use. Raises KeyFileError, InvalidNameError."""
+    return _secret(_secret_folder(home, "pseudonyms") / f"{valid_name(tenant, 'tenant')}.key")
 
 
 class SigningKey:
@@ -92,6 +155,21 @@ def signer_of(message: bytes, signature: bytes, trusted: Mapping[str, VerifyKey]
             continue
         return key_id(bytes(verify_key))
     return None
+
+
+def _secret_folder(home: Path, name: str) -> Path:
+    folder = home / "keys" / name
+    for one, forbidden in ((folder.parent, 0o022), (folder, 0o077)):
+        one.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _guard(one, one.stat(), forbidden)
+    return folder
+
+
+def _secret(path: Path) -> SecretKey:
+    """The secret in a file, made where there is none; one secret, however many race for it."""
+    if not path.exists():
+        create_once(path, nacl.utils.random(_SEED_BYTES), mode=0o600)
+    return SecretKey(_read(path, _SEED_BYTES, forbidden=0o077))
 
 
 def _put_public_beside(path: Path, key: SigningKey) -> None:

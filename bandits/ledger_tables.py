@@ -112,6 +112,17 @@ def write(connection: Connection, before: Book, after: Book) -> None:
     _upsert(connection, LINES, lines)
 
 
+def forget(connection: Connection, tenant: str, user: str) -> None:
+    """Take out what names a user; the tenant's own sums keep what the user spent.
+
+    Lines stay, as nobody's: what is held can still be given back, and a cost that is told again counts once.
+    """
+    lock(connection, [tenant])
+    connection.execute(sa.delete(SUMS).where(SUMS.c.tenant == tenant, SUMS.c.user == user))
+    of_user = sa.and_(LINES.c.tenant == tenant, LINES.c.user == user)
+    connection.execute(sa.update(LINES).where(of_user).values(user=""))
+
+
 def _upsert(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
         statement, names = _upsert_of(table, connection.dialect)

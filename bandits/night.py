@@ -267,6 +267,7 @@ def _detail(learned: Learned, judged: Judged) -> dict[str, Any]:
         "gate": asdict(judged.gate),
         "costs": dict(judged.costs),
         "budget": learned.prepared.domain.budget_usd_per_request,
+        "reward": learned.prepared.domain.reward.fingerprint,
         "rows": [
             {
                 "policy": row.policy,

@@ -24,6 +24,7 @@ from bandits.record_tables import DECISIONS, OUTCOMES, from_decision, from_outco
 from bandits.types import Context, Decision, Scope, Slot, Vector
 
 _SHORT = 256  # rows of a span that is read row by row
+_AT_ONCE = 500  # rows that are turned into columns at once: they still lie in the processor's cache
 _Types = frozenset[type]
 _TEXT, _INT, _BYTES = _Types([str]), _Types([int]), _Types([bytes])
 _REAL, _MAYBE = _Types([float, int]), _Types([float, int, type(None)])
@@ -40,7 +41,7 @@ _OUTCOME: dict[str, _Types] = {
 }
 _NEAR_1 = 0.999e-9  # probabilities may sum to 1 within 1e-9; what comes near that is left to the exact rule
 
-_Columns = dict[str, tuple[Any, ...]]
+_Columns = dict[str, Sequence[Any]]
 _Where = NDArray[np.int64]
 
 
@@ -103,13 +104,16 @@ def _selected(connection: Connection, table: sa.Table, columns: dict[str, _Types
     """Columns as the driver gives them: SQLAlchemy's rows would cost more than all else."""
     query = sa.select(*(table.c[name] for name in columns)).order_by(table.c.position)
     found = connection.execute(query.where(table.c.position > after, table.c.position <= last))
+    read: list[list[Any]] = [[] for _ in columns]
     try:
-        rows = found.cursor.fetchall()
+        while rows := found.cursor.fetchmany(_AT_ONCE):
+            for column, values in zip(read, zip(*rows, strict=True), strict=True):
+                column.extend(values)
     except connection.dialect.loaded_dbapi.Error as error:  # a text that is no UTF-8
         raise _DoubtfulError from error
     finally:
         found.close()
-    return dict(zip(columns, zip(*rows, strict=True) if rows else ((),) * len(columns), strict=True))
+    return dict(zip(columns, read, strict=True))
 
 
 def _by_rows(record: Record, after: int, last: int) -> Span:
@@ -295,13 +299,8 @@ def _check_draws(
 
 
 def _check_measured(quality: pa.Array, cost: pa.Array, latency: pa.Array, vote: pa.Array) -> None:
-    _sure(
-        bool(
-            np.logical_or.reduce(
-                [each.is_valid().to_numpy(zero_copy_only=False) for each in (quality, cost, latency, vote)]
-            ).all()
-        )
-    )
+    said = [each.is_valid().to_numpy(zero_copy_only=False) for each in (quality, cost, latency, vote)]
+    _sure(bool(np.logical_or.reduce(said).all()))
     measured, costs, latencies, votes = (each.drop_null().to_numpy() for each in (quality, cost, latency, vote))
     _sure(bool(((measured >= 0.0) & (measured <= 1.0)).all()))
     _sure(all(bool((np.isfinite(each) & (each >= 0.0)).all()) for each in (costs, latencies)))

@@ -12,11 +12,6 @@ from sqlalchemy.engine import Connection
 
 from bandits.errors import RecordError
 
-try:
-    import psycopg
-except ImportError:  # the extra `postgresql` is not installed; told when somebody asks for it
-    psycopg = None  # type: ignore[assignment]
-
 _OPENING = 0x70696C6F74  # of the advisory lock under which tables are made and brought up; any number of our own
 _ADVICE = (  # the first whose words stand in what the server or its driver said
     ("password", "Correct user and password in the URL ([record] in pilotage.toml, or $PILOTAGE_RECORD)."),
@@ -35,8 +30,6 @@ _GONE = (
 class Postgres:
     """One database of a server, or one schema of it (?options=-csearch_path%3Dname), that belongs to the record."""
 
-    failures: tuple[type[Exception], ...] = () if psycopg is None else (psycopg.Error,)  # those of COPY come bare
-
     def __init__(self, url: sa.URL, busy_s: float) -> None:
         """url: "postgresql+psycopg://user:password@host/database"; the password is never shown.
 
@@ -44,11 +37,14 @@ class Postgres:
         own until the server takes its lock away. Raises RecordError: no driver, or another than psycopg.
         """
         self.shown = url.render_as_string(hide_password=True)
-        if psycopg is None:
+        try:
+            import psycopg  # noqa: PLC0415 - an extra: who keeps the record in a file needs none of it
+        except ImportError:
             raise RecordError(
                 f"a record on PostgreSQL must have its driver, but psycopg cannot be imported for {self.shown}; "
                 "run: pip install 'pilotage[postgresql]'"
-            )
+            ) from None
+        self.failures: tuple[type[Exception], ...] = (psycopg.Error,)  # those of COPY come bare
         if url.drivername not in ("postgresql", "postgresql+psycopg"):
             raise RecordError(
                 f"the URL of a record on PostgreSQL must begin with postgresql+psycopg://, but got {self.shown}."
@@ -73,9 +69,15 @@ class Postgres:
                 "make one with: createdb -E UTF8 -T template0 NAME"
             )
 
+    def scrub(self) -> None:
+        """Write the tables anew. What the server archives of its log is the server's to delete."""
+        with self.writing.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for table in ("decisions", "outcomes"):
+                connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table}")
+
     def fault(self, error: Exception) -> str:
         """What failed, and what to do."""
-        said = " ".join(str(error).split()).removesuffix(".")
+        said = " ".join(str(error).split()).rstrip(".?")
         advice = next((advice for words, advice in _ADVICE if words in said), _GONE)
         return (
             "the record must be a PostgreSQL database that can be reached and written, but "

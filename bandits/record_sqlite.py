@@ -14,14 +14,13 @@ from bandits.errors import RecordError
 class Sqlite:
     """WAL and synchronous=FULL; a writer says at once that it will write, so that processes queue and never collide."""
 
-    failures: tuple[type[Exception], ...] = ()
-
     def __init__(self, url: sa.URL, busy_s: float) -> None:
         """url: "sqlite:///path", whose folder is made if it is not there.
 
         busy_s: seconds that a connection waits for another process's commit. Raises RecordError: no such folder.
         """
         self.shown = str(url)
+        self.failures: tuple[type[Exception], ...] = ()
         if url.database in (None, "", ":memory:"):
             raise RecordError(f"the URL of a record must be sqlite:///path/to/file, but got {self.shown!r}.")
         try:
@@ -36,6 +35,17 @@ class Sqlite:
 
     def before_opening(self, connection: Connection) -> None:
         """Nothing: who writes has the file to itself."""
+
+    def scrub(self) -> None:
+        """Write the file anew without its free pages, and empty the log; waits for readers of the old pages."""
+        with self.writing.connect() as connection:
+            raw = connection.connection.driver_connection
+            if raw is None:
+                return
+            raw.execute("VACUUM")
+            busy = 1
+            while busy:  # each try waits for busy_s, then raises or says that somebody still reads
+                (busy, _, _) = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def fault(self, error: Exception) -> str:
         """What failed, and what to do."""

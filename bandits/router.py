@@ -101,7 +101,7 @@ class Router:
     def decide(self, context: Context, user: str = "") -> Decision:
         """Draw an arm for one context, (d,), and record the draw; returns when the record has it.
 
-        user: pseudonym of whoever asks, "" for nobody in particular.
+        user: the pseudonym of whoever asks (ids.py), "" for nobody in particular.
         Raises ContextError for a context that is not finite or not of the domain's length, and with a ledger
         BudgetExhaustedError where a cap leaves no money for even the cheapest arm.
         """

@@ -5,20 +5,22 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from bandits.config import Config
-from bandits.errors import ContextError, KeyFileError, RecordError, SnapshotError
+from bandits.config import Config, home, record_url
+from bandits.errors import ContextError, DuplicateOutcomeError, KeyFileError, RecordError, SnapshotError
+from bandits.ids import IdRing
 from bandits.keys import trusted_keys
 from bandits.learners.frozen import thaw
 from bandits.record import Record, SqlRecord
+from bandits.repeats import news
 from bandits.router import Router, Serving
 from bandits.snapshots import SnapshotReader
 from bandits.state import CHECKPOINT_EVERY, resume, save, tail
-from bandits.types import Scope
+from bandits.types import Outcome, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,22 @@ class Home:
     """The folder of all state. Record, audit, keys and snapshots are to be kept; the rest follows from the record."""
 
     root: Path
+    record: str | None = field(default=None, repr=False)  # URL of a record elsewhere, which may have a password
+
+    @classmethod
+    def here(cls) -> Home:
+        """The home and the record that environment and configuration name. Raises ConfigError."""
+        return cls(home(), record_url())
 
     @property
     def record_url(self) -> str:
-        """The record: SQLite in one file."""
-        return f"sqlite:///{self.root / 'record.db'}"
+        """The record: SQLite in one file of the home, unless another was named."""
+        return self.record or f"sqlite:///{self.root / 'record.db'}"
+
+    @property
+    def record_file(self) -> Path | None:
+        """The file of the record; None where a server has it."""
+        return Path(self.record_url.removeprefix("sqlite:///")) if self.record_url.startswith("sqlite:") else None
 
     @property
     def audit_url(self) -> str:
@@ -49,7 +62,32 @@ class Home:
 
     def checkpoint(self, scope: Scope) -> Path:
         """The last state of a scope's servers: a cache of the record."""
-        return self.root / "checkpoints" / scope.tenant / scope.workspace / f"{scope.domain}.json"
+        return self.checkpoints / "servers" / scope.tenant / scope.workspace / f"{scope.domain}.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Caches of folds over the record: whoever erases deletes them."""
+        return self.root / "checkpoints"
+
+    @property
+    def erasures(self) -> Path:
+        """Erasures that are not complete yet."""
+        return self.root / "erasures"
+
+    @property
+    def people(self) -> Path:
+        """The keys of people (people.py)."""
+        return self.root / "keys" / "people.db"
+
+    @property
+    def backups(self) -> Path:
+        """Where this home was backed up to: whoever erases must reach the keys there."""
+        return self.root / "backups.json"
+
+    @property
+    def publishing(self) -> Path:
+        """The lock of whoever publishes or erases: no policy of an epoch that has ended may come after its end."""
+        return self.root / "publishing.lock"
 
     @property
     def study(self) -> Path:
@@ -79,6 +117,7 @@ class Server:
         clock: Callable[[], float] = time.time,
     ) -> None:
         domain = config.domains[scope.domain]
+        self.ids = IdRing(home.root)
         self._home, self._clock, self._record = home, clock, record
         self._state = resume(home.checkpoint(scope), scope, domain, record)  # what the record says, and nothing else
         self._kept = 0  # position of the checkpoint
@@ -112,6 +151,20 @@ class Server:
                 self._unfit = error
         self.last_error = self._unfit or reader.last_error
         return verified and self._unfit is None
+
+    def report_once(self, outcome: Outcome, *, request: str = "", event: str = "") -> bool:
+        """Record what came back, unless it was heard already (see repeats.news); whether it was recorded.
+
+        Raises what Router.report raises.
+        """
+        new = news(outcome, self._record.outcomes(outcome.decision_id), request=request, event=event)
+        if new is None:
+            return False
+        try:
+            self.router.report(new)
+        except DuplicateOutcomeError:
+            return False
+        return True
 
     def _follow(self) -> None:
         """Catch up with the record, and keep a checkpoint so that a restart folds few rows."""

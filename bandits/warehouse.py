@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
@@ -35,8 +37,9 @@ __all__ = [
     "write_run",
 ]
 
-_HOLD_S = 1.0  # a load that takes longer than this lets readers in now and then
-_LET_IN_S = 0.1  # and for so long: some tries of theirs
+_READ = 20_000  # rows of the record that are in memory as Python objects
+_HOLD_S = 2.0  # a load that takes longer than this lets readers in
+_LET_IN_S = 0.1  # for so long: some tries of theirs
 _RESOLVED = """
 INSERT INTO outcomes BY NAME
 SELECT batch.*, decisions.position AS decision FROM batch LEFT JOIN decisions
@@ -64,13 +67,13 @@ class Run(TypedDict):
     report: dict[str, Any]  # anything that JSON can say
 
 
-def load(record: Record, path: Path, batch: int = 100_000, *, patience_s: float = PATIENCE_S) -> Loaded:
+def load(record: Record, path: Path, batch: int = 250_000, *, patience_s: float = PATIENCE_S) -> Loaded:
     """Bring the warehouse at `path` up to the head of `record`, each row exactly once; make the file if need be.
 
     Rows and the position that they reach are one transaction, so a load that dies is continued by the next. A row
     that does not read back goes to the table `quarantine` with its reason, and the rest goes on. A long load lets go
     of the file now and then, so that readers wait a moment, not for its end.
-    batch: rows per transaction. patience_s: how long to wait for another process.
+    batch: most rows of a transaction. patience_s: how long to wait for another process.
     Raises WarehouseError: locked, corrupt, of another version, or of another record.
     """
     rows = quarantined = 0
@@ -79,13 +82,10 @@ def load(record: Record, path: Path, batch: int = 100_000, *, patience_s: float 
             _check_same_record(connection, record, position(connection), path)
             until = time.monotonic() + _HOLD_S
             while time.monotonic() < until:
-                reached = position(connection)
-                for span in spans(record, reached, batch):
-                    _insert(connection, span)
-                    rows += span.rows
-                    quarantined += len(span.bad)
-                if position(connection) == reached:
-                    return Loaded(rows, quarantined, reached)
+                found = _bring(connection, record, batch, until)
+                rows, quarantined = rows + found.rows, quarantined + found.quarantined
+                if found.rows + found.quarantined == 0:
+                    return Loaded(rows, quarantined, found.position)
         time.sleep(_LET_IN_S)
 
 
@@ -131,25 +131,51 @@ def _check_same_record(connection: duckdb.DuckDBPyConnection, record: Record, po
     )
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, span: Span) -> None:
-    """Bring in a span and its position, in one transaction."""
+def _bring(connection: duckdb.DuckDBPyConnection, record: Record, batch: int, until: float) -> Loaded:
+    """Bring in the next rows and their position, in one transaction that reads no more when it is `until`."""
+    reached = position(connection)
+    starts = range(reached, reached + batch, _READ)
+    pieces = (span for start in starts for span in spans(record, start, min(_READ, reached + batch - start)))
+    rows, outcomes, bad = 0, [], []
     connection.begin()
-    for width, table in span.decisions.items():
+    for span in _ahead(pieces):
+        _insert(connection, span.decisions)
+        outcomes += [] if span.outcomes is None else [span.outcomes]
+        bad += span.bad
+        rows += span.rows
+        if time.monotonic() >= until:
+            break
+    if outcomes:
+        _run(connection, _RESOLVED, pa.concat_tables(outcomes))
+    if bad:
+        connection.executemany("INSERT INTO quarantine VALUES (?, ?)", bad)
+    reached += rows + len(bad)  # positions are gapless
+    connection.execute("UPDATE meta SET position = ?", [reached])
+    connection.commit()
+    return Loaded(rows, len(bad), reached)
+
+
+def _ahead(pieces: Iterator[Span]) -> Iterator[Span]:
+    """The same; another thread reads the next one from the record while DuckDB writes the last."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, pieces, None)
+        while (span := coming.result()) is not None:
+            coming = reader.submit(next, pieces, None)
+            yield span
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, decisions: Mapping[int, pa.Table]) -> None:
+    for width, table in decisions.items():
         if width not in widths(connection):
             add_width(connection, width)
-        _append(connection, table, f"INSERT INTO decisions_{width} BY NAME SELECT * FROM batch")  # noqa: S608 - an int
+        _run(connection, f"INSERT INTO decisions_{width} BY NAME SELECT * FROM batch", table)  # noqa: S608 - an int
         series = f'INSERT OR IGNORE INTO series SELECT DISTINCT tenant, workspace, domain, "schema", {width} FROM batch'  # noqa: S608
-        _append(connection, table.select(["tenant", "workspace", "domain", "schema"]), series)
-    if span.outcomes is not None:
-        _append(connection, span.outcomes, _RESOLVED)
-    if span.bad:
-        connection.executemany("INSERT INTO quarantine VALUES (?, ?)", span.bad)
-    connection.execute("UPDATE meta SET position = ?", [span.last])
-    connection.commit()
+        _run(connection, series, table.select(["tenant", "workspace", "domain", "schema"]))
 
 
-def _append(connection: duckdb.DuckDBPyConnection, table: pa.Table, query: str) -> None:
-    connection.register("batch", table)
+def _run(connection: duckdb.DuckDBPyConnection, query: str, batch: pa.Table) -> None:
+    """Run a query that speaks of `batch`."""
+    connection.register("batch", batch)
     try:
         connection.execute(query)
     finally:

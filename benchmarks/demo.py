@@ -93,6 +93,7 @@ def _fresh_home() -> Home:
             f"the demo starts from an empty home, but {place.root} holds a record that is not the demo's; "
             "set PILOTAGE_HOME to another folder."
         )
+    os.environ["PILOTAGE_RECORD"] = place.record_url  # never in one that was configured
     place.root.mkdir(parents=True, exist_ok=True)
     mark.touch()
     for path in place.root.iterdir():

@@ -1,13 +1,13 @@
 """The Discord bot: a mention becomes a decision and an answer, 👍 and 👎 on the answer become outcomes.
 
 It keeps nothing of its own. Decisions and outcomes go to the record; which decision a reply belongs to stands in the
-reply's footer (words.py). Users are not stored at all yet: an outcome says that *a* person voted, not who; neither
+reply's footer (words.py), signed for whoever asked (bandits/ids.py). Of people only pseudonyms are recorded; neither
 user ids nor what anybody wrote reach the record or the log.
 
-How the record reads votes: each 👍 or 👎 that is added is one outcome, `vote` +1 or -1, stamped when it arrived. With
-`aggregate = "last"` the latest vote on a reply counts, so a person who changes their mind is taken at their last word;
-where several people vote on one reply, the latest of them is. Taking a reaction away says nothing. A measured quality
-(the replay adapter has one) outranks all votes, see bandits.rewards.
+How the record reads votes: the person who asked votes, nobody else, for the decision was made for them. Each 👍 or 👎
+that they add is one outcome, `vote` +1 or -1, stamped when it arrived, unless it says the same as the one before: a
+reaction taken away and given again is one vote, a changed mind is another (bandits/repeats.py). With `aggregate =
+"last"` their last word counts. A measured quality (the replay adapter has one) outranks all votes, see bandits.rewards.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Literal
 import aiohttp
 import discord
 
-from bandits.errors import PilotageError
+from bandits.errors import ForgedIdError, PilotageError
 from bandits.serving import Server
 from bandits.types import Outcome
 from bot import words
@@ -119,9 +119,9 @@ class Bot(discord.Client):
         except _UNDELIVERED as error:
             _log.warning("a vote is lost, the message could not be fetched: %s", told(error))
             return
-        decision_id = words.decision_of(message.content) if message.author.id == self._me else None
-        if decision_id is not None:
-            await self._report(Outcome(decision_id, now, self._server.router.scope, vote=vote, source="user"))
+        token = words.decision_of(message.content) if message.author.id == self._me else None
+        if token is not None:
+            await self._report(token, str(payload.user_id), now, vote)
 
     async def on_disconnect(self) -> None:
         """Note how far the bot has heard."""
@@ -157,7 +157,10 @@ class Bot(discord.Client):
 
     async def _answer(self, message: discord.Message, prompt: str) -> None:
         try:
-            found = await asyncio.to_thread(answer, self._server.router, self._adapter, prompt)
+            scope, ids = self._server.router.scope, self._server.ids
+            asker = ids.pseudonym(scope.tenant, str(message.author.id))
+            found = await asyncio.to_thread(answer, self._server.router, self._adapter, prompt, None, asker)
+            texts = words.parts(found, ids.token(found.decision))
         except GatewayError:  # its text may quote the prompt
             _log.warning("a model did not answer; the record has it")
             await self._say(message, [words.model_failed(self._prompts)])
@@ -166,7 +169,7 @@ class Bot(discord.Client):
             await self._say(message, [words.NO_ANSWER])
         else:
             _log.info("decision %s answered by %s", found.decision.id, found.decision.arm)
-            await self._say(message, words.parts(found), VOTES)
+            await self._say(message, texts, VOTES)
 
     async def _say(self, message: discord.Message, texts: Sequence[str], buttons: Collection[str] = ()) -> None:
         """Send `texts` in answer to `message`, with reactions to click under the last."""
@@ -182,10 +185,15 @@ class Bot(discord.Client):
         except _UNDELIVERED as error:
             _log.warning("a reply or its buttons could not be delivered: %s", told(error))
 
-    async def _report(self, outcome: Outcome) -> None:
+    async def _report(self, token: str, user: str, now: float, vote: Literal[-1, 1]) -> None:
+        scope = self._server.router.scope
         try:
-            await asyncio.to_thread(self._server.router.report, outcome)
-        except PilotageError as error:
-            _log.warning("a vote was not recorded: %s", error)
+            decision_id = self._server.ids.check(token, scope.tenant, user)
+            outcome = Outcome(decision_id, now, scope, vote=vote, source="user")
+            recorded = await asyncio.to_thread(self._server.report_once, outcome)
+        except ForgedIdError:
+            _log.info("a vote was not recorded: it was not of the person who asked")
+        except (PilotageError, OSError) as error:
+            _log.warning("a vote was not recorded: %s", error if isinstance(error, PilotageError) else told(error))
         else:
-            _log.info("decision %s got a vote of %+d", outcome.decision_id, outcome.vote)
+            _log.info("decision %s %s a vote of %+d", decision_id, "got" if recorded else "still has", vote)

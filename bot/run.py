@@ -14,7 +14,7 @@ import discord
 import numpy as np
 
 import gateway
-from bandits.config import home, load_config
+from bandits.config import load_config
 from bandits.errors import ConfigError, PilotageError
 from bandits.serving import Home, Server
 from bot.client import Bot
@@ -45,7 +45,7 @@ def run(tenant: str, workspace: str, replay_path: Path | None = None, token: str
     token = (token or os.environ.get(TOKEN, "")).strip()
     if not token:
         raise ConfigError(f"the bot needs a token of Discord, but there is none; {_WHERE}")
-    config, place = load_config(), Home(home())
+    config, place = load_config(), Home.here()
     scope = config.scope(tenant, workspace, DOMAIN)
     replay = Replay.read(replay_path or RECORDING)
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # it does not speak

@@ -1,8 +1,8 @@
 """What the bot writes, and what it can read back from its own messages.
 
-The last line of every message is the bot's own: a footer with the decision's id, "part 1 of 3", or a fixed sentence.
-So nothing that a model wrote, or that a person made it write, can pass for the footer of another decision; and the
-footer is all the memory that a vote needs: it survives a restart, and no store of messages has to exist.
+The last line of every message is the bot's own: a footer with the decision's signed id, "part 1 of 3", or a fixed
+sentence. So nothing that a model wrote, or that a person made it write, can pass for the footer of another decision;
+and the footer is all the memory that a vote needs: it survives a restart, and no store of messages has to exist.
 """
 
 from __future__ import annotations
@@ -17,24 +17,27 @@ from gateway.answer import Answer
 LONGEST_PROMPT = 4_000  # characters; the most that Discord lets anybody write in one message
 _BODY = 1_800  # characters; Discord takes 2,000, the rest is for the last line and for code fences
 _FENCE = "```"
-_FOOTER = re.compile(r"-# [a-z0-9][a-z0-9_-]{0,62} · \$\d+\.\d{6} · ([0-9a-f]{32})")
+_FOOTER = re.compile(r"-# [a-z0-9][a-z0-9_-]{0,62} · \$\d+\.\d{6} · ([0-9a-f]{64})")
 _EXAMPLES, _LONGEST_EXAMPLE = 3, 200
 
 NO_ANSWER = "I could not answer this time: something failed on my side, and my log says what. Please try again later."
 TOO_LONG = f"I can read prompts of up to {LONGEST_PROMPT:,} characters. Please shorten yours."
 
 
-def parts(answer: Answer) -> list[str]:
-    """The messages that carry an answer, each within 2,000 characters; the last ends with the footer."""
+def parts(answer: Answer, token: str) -> list[str]:
+    """The messages that carry an answer, each within 2,000 characters; the last ends with the footer.
+
+    token: the signed id of its decision.
+    """
     bodies = _closed(TextSplitter(_BODY).chunks(answer.reply.text) or [""])
     arm, cost = answer.decision.arm, answer.reply.cost_usd
     marks = [f"part {number} of {len(bodies)}" for number in range(1, len(bodies))]
-    marks.append(f"{arm} · ${cost:.6f} · {answer.decision.id}")
+    marks.append(f"{arm} · ${cost:.6f} · {token}")
     return [f"{body}\n-# {mark}" for body, mark in zip(bodies, marks, strict=True)]
 
 
 def decision_of(content: str) -> str | None:
-    """Id of the decision that a message of the bot answered with, from its footer; None where it has none."""
+    """Signed id of the decision that a message of the bot answered with, from its footer; None where it has none."""
     found = _FOOTER.fullmatch(content.rsplit("\n", 1)[-1])
     return found[1] if found else None
 

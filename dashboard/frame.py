@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 
 import streamlit as st
 
 from bandits import counterfactual
-from bandits.config import DomainConfig, home, load_config
+from bandits.config import DomainConfig, load_config
 from bandits.counterfactual import FixedArm, Log
 from bandits.errors import NotEnoughDataError, PilotageError
 from bandits.record import SqlRecord
@@ -53,7 +52,7 @@ class Evidence:
 def choose() -> None:
     """Ask for scope and day, and keep the answer for the page; without data, say what to do and stop."""
     st.html(_STYLE)  # a heading needs no 6 rem of air
-    config, place = load_config(), Home(home())
+    config, place = load_config(), Home.here()
     if not place.warehouse.exists():
         _nothing(place)
     scopes, decided = config.scopes(), source.days(place.warehouse)
@@ -125,12 +124,12 @@ def _record(url: str, inode: int) -> SqlRecord:
 @st.fragment(run_every="10s")
 def _now(place: Home, scope: Scope) -> None:
     """One quiet line, renewed by itself: what happened since the warehouse was loaded."""
-    path = Path(place.record_url.removeprefix("sqlite:///"))
-    if not path.exists():
+    file = place.record_file
+    if file is not None and not file.exists():
         return
     try:
         reached = source.position(place.warehouse)
-        found = source.newest(_record(place.record_url, path.stat().st_ino), reached, scope)
+        found = source.newest(_record(place.record_url, file.stat().st_ino if file else 0), reached, scope)
     except PilotageError:
         st.caption("Now: the warehouse or the record is busy; this line comes back by itself.")
         return

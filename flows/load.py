@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from prefect import flow
 
-from bandits.config import home
 from bandits.serving import Home
 from bandits.warehouse import load as bring
 
@@ -12,6 +11,6 @@ from bandits.warehouse import load as bring
 @flow(name="load", retries=2, retry_delay_seconds=10)
 def load() -> dict[str, int]:
     """Bring the warehouse up to date with the record; returns rows, quarantined rows, and the position reached."""
-    place = Home(home())
+    place = Home.here()
     with place.open_record() as record:
         return bring(record, place.warehouse)._asdict()

@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from bandits import night as work
-from bandits.config import Config, home, load_config
+from bandits.config import Config, load_config
 from bandits.errors import NotEnoughDataError
 from bandits.keys import signing_key
 from bandits.night_report import NightReport
@@ -88,7 +88,7 @@ def _night(
     on_trial: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     now = time.time() if now is None else now
-    config, place = load_config(), Home(home())
+    config, place = load_config(), Home.here()
     scope = config.scope(tenant, workspace, domain)
     run_id = new_id(time.time())
     work.note_changes(place, config, signing_key(place.root), now)

@@ -18,14 +18,15 @@ class Answer:
     reply: Reply
 
 
-def answer(router: Router, adapter: Adapter, prompt: str, context: Context | None = None) -> Answer:
+def answer(router: Router, adapter: Adapter, prompt: str, context: Context | None = None, user: str = "") -> Answer:
     """Answer `prompt` with the arm that `router` draws; the outcome is recorded before this returns.
 
     context: the prompt's features where the caller has them already (a domain with its own vectors).
+    user: the pseudonym of whoever asks; "" for nobody in particular.
     A model that fails earns quality 0 for its arm, with source "failed" and its own cost, and the error is raised:
     a dead arm must not look like an arm without news.
     """
-    decision = router.decide(text_context(prompt) if context is None else context)
+    decision = router.decide(text_context(prompt) if context is None else context, user)
     arm = router.domain.arms[decision.action]
     try:
         reply = adapter.complete(arm.model, prompt)

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from bandits.config import Config
+from bandits.ids import IdRing
 from bandits.serving import Home
 from service import deciding, piloting, watching
 from service.call import Parts
@@ -69,7 +70,7 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=_operation,
     )
-    app.state.parts = Parts(home, config, clock, record, keys, servers, metrics, pilots)
+    app.state.parts = Parts(home, config, clock, record, IdRing(home.root), keys, servers, metrics, pilots)
     for room in (deciding, piloting, watching):
         app.include_router(room.router)
     app.add_middleware(Gate, keys=keys, refusals=refusals)

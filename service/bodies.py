@@ -26,6 +26,14 @@ def _whole(value: object) -> object:
     return value
 
 
+User = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="Your name for the person who asks; only a keyed hash of it is kept. Feedback must name the same.",
+    ),
+]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Workspace = Annotated[str, Field(description="A workspace of the key's tenant.", examples=["main"])]
 Domain = Annotated[str, Field(description="A configured domain.", examples=["model_routing"])]
@@ -75,6 +83,7 @@ class RouteBody(_In):
     context: Annotated[list[Number], Field(min_length=1, max_length=MOST_FEATURES)] | None = None
     workspace: Workspace = "main"
     domain: Domain = "model_routing"
+    user: User | None = None
 
     @model_validator(mode="after")
     def _one(self) -> RouteBody:
@@ -87,10 +96,16 @@ class FeedbackBody(_In):
     """What came back for a decision. What was not measured is left out: missing is not zero."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"decision_id": "0193a5c1f2e0" + "5f" * 10, "quality": 0.8, "cost_usd": 4e-4}]}
+        json_schema_extra={"examples": [{"decision_id": "0193a5c1f2e0" + "5f" * 26, "quality": 0.8, "cost_usd": 4e-4}]}
     )
 
-    decision_id: Annotated[str, Field(min_length=1, max_length=64)]
+    decision_id: Annotated[str, Field(min_length=1, max_length=64, description="As POST /route answered it.")]
+    user: User | None = None
+    event_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        default=None,
+        description="Your name for what happened: reported again, it is not recorded again. Left out, a report that "
+        "says the same as the last one of its kind is taken for a repeat.",
+    )
     quality: Annotated[Number, Field(ge=0.0, le=1.0)] | None = None
     vote: Annotated[Literal[-1, 1], BeforeValidator(_whole)] | None = None
     cost_usd: Annotated[Number, Field(ge=0.0, le=10_000.0)] | None = Field(default=None, description="USD.")
@@ -127,7 +142,7 @@ class PilotBody(_In):
 class RouteAnswer(BaseModel):
     """The decision, recorded."""
 
-    decision_id: str = Field(description="Send it with POST /feedback.")
+    decision_id: str = Field(description="Send it with POST /feedback; it is good for this tenant and user alone.")
     arm: str
     model: str = Field(description="The name the provider knows the arm's model by.")
     propensity: float = Field(description="Probability with which the arm was drawn, in (0, 1].")
@@ -135,6 +150,12 @@ class RouteAnswer(BaseModel):
     policy: str = Field(description="Version of the snapshot that acted, or 'explore'.")
     slot: str
     excluded: dict[str, str] = Field(description="Arms that could not be drawn, with the reason.")
+
+
+class FeedbackAnswer(BaseModel):
+    """What came of a report."""
+
+    recorded: bool = Field(description="false: it was heard already, and nothing was written.")
 
 
 class ArmAnswer(BaseModel):

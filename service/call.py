@@ -11,6 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import Request
 
 from bandits.config import Config
+from bandits.ids import IdRing
 from bandits.record import Record
 from bandits.serving import Home
 from service.bodies import ErrorBody
@@ -44,6 +45,7 @@ class Parts:
     config: Config
     clock: Callable[[], float]  # UTC, seconds since the epoch
     record: Record
+    ids: IdRing
     keys: KeyRing
     servers: Servers
     metrics: Metrics

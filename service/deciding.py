@@ -6,15 +6,25 @@ import time
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Header, Path, Query
 
 from bandits.errors import ContextError
 from bandits.features import NAMES, text_context
+from bandits.ids import bare
 from bandits.keys import trusted_keys
 from bandits.snapshots import list_versions
 from bandits.types import Context, Outcome
 from bandits.why import explain
-from service.bodies import FeedbackBody, RouteAnswer, RouteBody, SnapshotAnswer, SnapshotQuery, StoryAnswer, TenantOnly
+from service.bodies import (
+    FeedbackAnswer,
+    FeedbackBody,
+    RouteAnswer,
+    RouteBody,
+    SnapshotAnswer,
+    SnapshotQuery,
+    StoryAnswer,
+    TenantOnly,
+)
 from service.call import Here, errors
 
 router = APIRouter(tags=["decisions"])
@@ -31,10 +41,10 @@ def route(body: RouteBody, here: Here, _: Annotated[TenantOnly, Query()]) -> Rou
     domain = parts.config.domains[scope.domain]
     server = parts.servers.get(scope)
     start = time.perf_counter()
-    decision = server.router.decide(_context(body, domain.features))
+    decision = server.router.decide(_context(body, domain.features), parts.ids.pseudonym(here.tenant, body.user or ""))
     parts.metrics.decided(decision, time.perf_counter() - start)
     return RouteAnswer(
-        decision_id=decision.id,
+        decision_id=parts.ids.token(decision),
         arm=decision.arm,
         model=domain.arms[decision.action].model,
         propensity=decision.propensity,
@@ -45,15 +55,30 @@ def route(body: RouteBody, here: Here, _: Annotated[TenantOnly, Query()]) -> Rou
     )
 
 
-@router.post("/feedback", status_code=204, summary="Report", responses=errors(401, 403, 404, 413, 422, 503))
-def feedback(body: FeedbackBody, here: Here, _: Annotated[TenantOnly, Query()]) -> None:
-    """Record what came back for a decision; late, in pieces and more than once is fine."""
+@router.post("/feedback", summary="Report", responses=errors(401, 403, 404, 413, 422, 503))
+def feedback(
+    body: FeedbackBody,
+    here: Here,
+    _: Annotated[TenantOnly, Query()],
+    idempotency_key: Annotated[
+        str, Header(max_length=200, description="Names this request: sent again, it is not recorded again.")
+    ] = "",
+) -> FeedbackAnswer:
+    """Record what came back for a decision, once; late and in pieces is fine.
+
+    Taken only for a decision that the key's tenant was answered with, from the user who asked.
+    """
     parts = here.parts
-    scope = parts.record.decision(body.decision_id, here.tenant).scope
+    decision_id = parts.ids.check(body.decision_id, here.tenant, body.user or "")
+    scope = parts.record.decision(decision_id, here.tenant).scope
     parts.servers.scope(scope.tenant, scope.workspace, scope.domain)
-    outcome = Outcome(time=parts.clock(), scope=scope, **body.model_dump())
-    parts.servers.get(scope).router.report(outcome)
-    parts.metrics.reported(outcome)
+    measured = body.model_dump(include={"quality", "vote", "cost_usd", "latency_s"})
+    outcome = Outcome(decision_id, parts.clock(), scope, **measured)
+    server = parts.servers.get(scope)
+    recorded = server.report_once(outcome, request=idempotency_key, event=body.event_id or "")
+    if recorded:
+        parts.metrics.reported(outcome)
+    return FeedbackAnswer(recorded=recorded)
 
 
 @router.get(
@@ -66,7 +91,7 @@ def decision(
     decision_id: Annotated[str, Path(max_length=64)], here: Here, _: Annotated[TenantOnly, Query()]
 ) -> dict[str, Any]:
     """Why this arm: probabilities, estimates, what came back, and whether the policy gives the same numbers again."""
-    parts = here.parts
+    parts, decision_id = here.parts, bare(decision_id)
     found = parts.record.decision(decision_id, here.tenant)
     parts.servers.scope(found.scope.tenant, found.scope.workspace, found.scope.domain)
     domain, trusted = parts.config.domains[found.scope.domain], trusted_keys(parts.home.root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,10 +29,11 @@ log = logging.getLogger("pilotage.service")
 
 _SHOWN = 5  # faults of one request that the answer spells out
 _LONGEST = 2_000  # characters of a message
+_SERVER = re.compile(r"(the record must be a PostgreSQL database[^,]*, but) .*", re.DOTALL)
 _LATER = {"Retry-After": "5"}  # s
 _UNKNOWN_DECISION = (
-    "a decision must be one that this key's tenant made, but this one is not; "
-    "send the decision_id that POST /route answered with."
+    "a decision must be one that this key's tenant and this user were answered with, but this one is not; "
+    "send the decision_id of POST /route as it was answered, and the same user."
 )
 
 
@@ -113,8 +115,8 @@ class Refusals:
 
 
 def presentable(text: str, root: Path) -> str:
-    """`text` without keys, and without the place of the home at `root`."""
-    return redact(text.replace(str(root), "$PILOTAGE_HOME"))
+    """`text` without keys, and without the place of the home at `root` or of the record's server."""
+    return redact(_SERVER.sub(r"\1 is not just now; the log says why.", text.replace(str(root), "$PILOTAGE_HOME")))
 
 
 def _plainly(error: Exception) -> tuple[int, str, str, Mapping[str, str]]:

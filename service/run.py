@@ -10,7 +10,7 @@ import uvicorn
 from prometheus_client import disable_created_metrics
 from uvicorn.config import LOGGING_CONFIG
 
-from bandits.config import home, load_config
+from bandits.config import load_config
 from bandits.serving import Home
 from service.app import create_app
 from service.keys import list_keys, redact
@@ -35,7 +35,7 @@ def serve(host: str = "127.0.0.1", port: int = 8080) -> None:
     Raises ConfigError, RecordError or KeyFileError before anything listens.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
-    place = Home(home())
+    place = Home.here()
     app = create_app(place, load_config())
     keys = len(list_keys(place))
     config = uvicorn.Config(app, host=host, port=port, server_header=False, log_config=_logging())

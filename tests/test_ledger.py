@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from bandits import ledger_tables
 from bandits.caps import HOLD_S, NANO, Book, Reservation
 from bandits.config import CapsConfig
 from bandits.database import open_database
@@ -144,6 +145,24 @@ def test_months_gone_by_are_forgotten(url):
         assert ledger.standings("a", "", now)[0].settled == 30
         assert ledger.standings("a", "", now - 86_400 * 21)[0].settled == 20
         assert ledger.standings("b", "", before)[0].reserved == 40
+
+
+def test_a_user_who_is_forgotten_leaves_no_name_and_no_phantom(url):
+    """What was spent stays spent, a cost that is told again counts once, and what is held can be given back."""
+    with Ledger(url, CAPS) as ledger:
+        settled, held, late = (ledger.reserve("a", "u-1", amount, NOW) for amount in (100, 200, 300))
+        ledger.settle(settled, 70)
+        other = ledger.reserve("a", "u-2", 400, NOW)
+        with open_database(url, 5.0).writing.begin() as connection:
+            ledger_tables.forget(connection, "a", "u-1")
+        with open_database(url, 5.0).reading.begin() as connection:
+            for table in (ledger_tables.SUMS, ledger_tables.LINES):
+                assert set(connection.scalars(sa.select(table.c.user))) <= {"", "u-2"}
+        for one, cost in ((settled, 70), (late, 250), (other, 400)):
+            ledger.settle(one, cost)
+        ledger.release(held)
+        (standing,) = ledger.standings("a", "", NOW)
+        assert (standing.reserved, standing.settled) == (0, 70 + 250 + 400)
 
 
 SPENDER = """

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import traceback
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bandits import record_postgres
-from bandits.errors import RecordError, UnreadableRowError
+from bandits.config import load_config
+from bandits.errors import ConfigError, RecordError, UnreadableRowError
 from bandits.record import MemoryRecord, SqlRecord
 from bandits.record_postgres import Postgres
+from bandits.serving import Home
 from bandits.testing import RecordConformance, plain, sample_decision, sample_outcome
 from bandits.testing_shared import SharedRecordConformance
+from bandits.warehouse import load
 from tests.test_record import appended, decisions, outcomes
 
 _schemas = (f"own_{number}" for number in itertools.count(1))
@@ -58,6 +62,9 @@ def test_what_was_acknowledged_outlives_a_crash_of_the_server_and_the_record_goe
     with SqlRecord(postgres.url(schema=schema)) as record:
         assert record.append(sample_decision("b")) == 3
         postgres.stop("immediate")
+        postgres.start()
+        assert record.append(sample_outcome("b")) == record.head() == 4  # nobody noticed
+        postgres.stop("immediate")
         try:
             with pytest.raises(RecordError, match=r"can be reached.*and that the server runs.*append the same again"):
                 record.append(sample_decision("c"))
@@ -65,8 +72,8 @@ def test_what_was_acknowledged_outlives_a_crash_of_the_server_and_the_record_goe
                 record.head()
         finally:
             postgres.start()
-        assert record.head() == 3
-        assert record.append(sample_decision("c")) == 4
+        assert record.head() == 4
+        assert record.append(sample_decision("c")) == 5
 
 
 def test_a_commit_waits_for_the_disk(postgres, schema):
@@ -167,6 +174,29 @@ def test_a_database_that_cannot_hold_every_text_is_refused(postgres):
         SqlRecord(postgres.url("narrow"))
 
 
+def test_a_home_may_have_its_record_on_a_server(tmp_path, monkeypatch, postgres, postgres_url):
+    """$PILOTAGE_RECORD before [record] url before the file in the home; the warehouse loads from there."""
+    monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PILOTAGE_CONFIG", str(tmp_path / "pilotage.toml"))
+    monkeypatch.delenv("PILOTAGE_RECORD", raising=False)
+    assert Home.here().record_file == tmp_path / "home" / "record.db"
+    shipped = (Path(__file__).parents[1] / "pilotage.toml").read_text(encoding="utf-8")
+    (tmp_path / "pilotage.toml").write_text(f'{shipped}\n[record]\nurl = "{postgres_url}"\n', encoding="utf-8")
+    place = Home.here()
+    with place.open_record() as record:
+        record.append(sample_decision(), sample_outcome())
+        (tmp_path / "home").mkdir()
+        assert load(record, place.warehouse).position == 2
+    assert place.record_file is None
+    assert postgres.password not in repr(place) + repr(load_config())
+    monkeypatch.setenv("PILOTAGE_RECORD", f"sqlite:///{tmp_path}/named.db")
+    assert Home.here().record_file == tmp_path / "named.db"
+    monkeypatch.delenv("PILOTAGE_RECORD")
+    (tmp_path / "pilotage.toml").write_text(f"{shipped}\n[record]\nfile = 'x'\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="unknown key 'file'"):
+        Home.here()
+
+
 def test_a_wrong_password_is_told_and_no_password_is_shown(postgres):
     """Neither in the text nor in what a log would print of it; the address and the mend are there."""
     url = postgres.url(password="hunter2secret")
@@ -221,6 +251,6 @@ def test_a_url_of_another_kind_is_refused_without_its_password(url):
 
 def test_a_missing_driver_is_told_with_its_mend(monkeypatch):
     """PostgreSQL is an extra: who never asks for it need not have it."""
-    monkeypatch.setattr(record_postgres, "psycopg", None)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(RecordError, match=r"pip install 'pilotage\[postgresql\]'"):
         SqlRecord("postgresql+psycopg://me:secret@host/db")

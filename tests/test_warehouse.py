@@ -13,16 +13,13 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bandits import warehouse
 from bandits.config import DomainConfig
 from bandits.errors import WarehouseError
-from bandits.record import MemoryRecord, SqlRecord, rows
+from bandits.record import MemoryRecord, SqlRecord
 from bandits.rewards import feedback
-from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
-from bandits.types import Slot
+from bandits.testing import HERE, sample_decision, sample_outcome
 from bandits.warehouse import Loaded, load, opened, read_feedback, read_runs, write_run
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -249,85 +246,6 @@ class TestQuarantine:
         load(damaged, path)
         log = read_feedback(path, HERE, CONFIG, NOW)
         assert (log.ids, log.missing, log.position) == (("d0", "d3", "d4", "d5", "d6", "d7", "d8"), 1, 20)
-
-
-@st.composite
-def histories(draw):
-    """A record of up to 8 decisions with up to 12 outcomes between them, late and early, of two scopes."""
-    record = MemoryRecord()
-    made = []
-    for i in range(draw(st.integers(0, 8))):
-        arms = draw(st.sampled_from([CONFIG.arm_names, ("large", "small"), ("retired", "middle", "small")]))
-        weights = draw(st.lists(st.floats(1e-6, 1.0), min_size=len(arms), max_size=len(arms)))
-        probabilities = np.array(weights) / sum(weights)
-        action = draw(st.integers(0, len(arms) - 1))
-        schema = draw(st.sampled_from(["text-1", "text-1", "text-2"]))
-        width = 3 if schema == "text-1" else draw(st.integers(0, 3))
-        decision = sample_decision(
-            f"d{i}",
-            time=NOW - draw(st.floats(0, 1000)),
-            scope=draw(st.sampled_from([HERE, HERE, ELSEWHERE])),
-            schema=schema,
-            context=np.array(draw(st.lists(st.floats(-9, 9, width=32), min_size=width, max_size=width)), np.float32),
-            arms=arms,
-            excluded=draw(st.dictionaries(st.text(max_size=2), st.text(max_size=2), max_size=2).filter(clean)),
-            probabilities=probabilities,
-            action=action,
-            propensity=float(probabilities[action]),
-            slot=draw(st.sampled_from(list(Slot))),
-            forced=draw(st.sampled_from([False, False, True])),
-        )
-        record.append(decision)
-        made.append(decision)
-        for _ in range(draw(st.integers(0, 2))):
-            about = draw(st.sampled_from(made))
-            outcome = sample_outcome(
-                about.id,
-                scope=about.scope,
-                time=about.time + draw(st.sampled_from([-100.0, -1.0, 0.0, 1.0, 600.0])),
-                quality=draw(st.none() | st.floats(0, 1)),
-                cost_usd=draw(st.none() | st.floats(0, 1)),
-                latency_s=draw(st.floats(0, 1)),
-                vote=draw(st.sampled_from([None, -1, 1])),
-            )
-            record.append(outcome)
-    return record
-
-
-def clean(texts):
-    """Whether the record takes them: no NUL."""
-    return "\0" not in "".join([*texts, *texts.values()])
-
-
-class TestReadFeedback:
-    @settings(max_examples=12, deadline=None)
-    @given(
-        record=histories(),
-        aggregate=st.sampled_from(["first", "last", "mean", "sum"]),
-        default=st.sampled_from([None, 0.5]),
-        batch=st.integers(4, 30),
-    )
-    def test_it_equals_the_fold_over_the_record_bit_for_bit(self, tmp_path_factory, record, aggregate, default, batch):
-        """Law: whatever was recorded, the warehouse reads as the record does, for each scope."""
-        path = tmp_path_factory.mktemp("law") / "warehouse.duckdb"
-        settings = config(*CONFIG.arm_names, aggregate=aggregate, default=default, window_s=500.0)
-        load(record, path, batch=batch)
-        for scope in (HERE, ELSEWHERE):
-            expected = feedback(rows(record), scope, settings, NOW)
-            assert same(read_feedback(path, scope, settings, NOW), expected)
-
-    def test_it_equals_the_fold_over_many_rows(self, path):
-        """More than one Arrow batch, so that offsets into a batch are right in all of them."""
-        record, rng = MemoryRecord(), np.random.default_rng(5)
-        for i in range(3_000):
-            context = rng.normal(size=3).astype(np.float32)
-            record.append(sample_decision(f"d{i}", context=context, forced=False))
-            if i % 3:
-                record.append(sample_outcome(f"d{i}", quality=float(rng.random())))
-        load(record, path)
-        log = read_feedback(path, HERE, CONFIG, NOW)
-        assert (len(log), log.missing) == (2_000, 1_000)
-        assert same(log, feedback(rows(record), HERE, CONFIG, NOW))
 
 
 class TestRuns:

@@ -13,10 +13,12 @@ import numpy as np
 
 from bandits.config import RewardConfig
 from bandits.features import text_context, width
+from bandits.ids import bare
 from bandits.learners.cost import CostModel
 from bandits.learners.linear_policy import LinearPolicy, PriceCurve
 from bandits.learners.scaling import Scaler
 from bandits.rewards import reward
+from bandits.serving import Home
 from bot.words import decision_of
 from gateway.adapter import Reply
 from tests.bot.conftest import ARMS, CODE, LONG, MENTION, PARTLY, PRICES, QUESTION, World, fixed, replay, running
@@ -32,7 +34,7 @@ def test_a_mention_is_answered_by_the_model_that_was_drawn(play):
         (outcome,) = bot.record.outcomes(decision.id)
         recorded = replay().complete(f"maker/{decision.arm}", QUESTION)
 
-        footer = f"-# {decision.arm} · ${recorded.cost_usd:.6f} · {decision.id}"
+        footer = f"-# {decision.arm} · ${recorded.cost_usd:.6f} · {bot.server.ids.token(decision)}"
         assert reply["content"] == f"{recorded.text}\n{footer}"
         assert reply["message_reference"]["message_id"] == "1001"
         assert fake.reactions == [(reply["id"], "👍"), (reply["id"], "👎")]
@@ -67,7 +69,7 @@ def test_only_people_who_address_the_bot_are_answered(play):
         assert fake.of_bot() == []
 
         reply = await bot.asked(QUESTION, channel=DM)
-        assert decision_of(reply["content"]) == bot.decisions()[0].id
+        assert bare(decision_of(reply["content"])) == bot.decisions()[0].id
 
     play(scene)
 
@@ -135,6 +137,38 @@ def test_a_changed_mind_counts_last(play):
     play(scene)
 
 
+def test_a_vote_counts_once_per_change_of_mind(play):
+    """Taken away and given again it is the same vote; 👎 is another, and so is 👍 after that."""
+
+    async def scene(_, bot):
+        reply = await bot.asked(MENTION + QUESTION)
+        for emoji in ("👍", "👍🏽", "👍🏿", "👎", "👎🏽", "👍🏻"):
+            await bot.voted(reply["id"], emoji)
+        assert [v.vote for v in bot.votes()] == [1, -1, 1]
+
+    play(scene)
+
+
+def test_only_who_asked_votes(play, caplog):
+    """The decision was made for one person; of others, and of who they are, nothing is recorded."""
+
+    async def scene(_, bot):
+        reply = await bot.asked(MENTION + QUESTION)
+        other = await bot.asked(MENTION + QUESTION, author=BERT)
+        await bot.voted(reply["id"], "👎", BERT)
+        await bot.voted(other["id"], "👎", ALICE)
+        assert bot.votes() == []
+        await bot.voted(reply["id"], "👍", ALICE)
+        await bot.voted(other["id"], "👍", BERT)
+        first, second = bot.decisions()
+        assert [v.decision_id for v in bot.votes()] == [first.id, second.id]
+        assert first.user != second.user
+        assert all(len(one.user) == 32 and ALICE not in one.user and BERT not in one.user for one in (first, second))
+
+    play(scene)
+    assert "not of the person who asked" in caplog.text
+
+
 def test_a_vote_outlives_a_restart(world, point, caplog):
     """A reply that an earlier process sent still says which decision it answered."""
 
@@ -144,8 +178,8 @@ def test_a_vote_outlives_a_restart(world, point, caplog):
             async with running(world, fake) as bot:
                 reply = await bot.asked(MENTION + QUESTION)
             async with running(world, fake) as bot:
-                await bot.voted(reply["id"], "👎", BERT)
-                assert [(v.decision_id, v.vote) for v in bot.votes()] == [(decision_of(reply["content"]), -1)]
+                await bot.voted(reply["id"], "👎")
+                assert [(v.decision_id, v.vote) for v in bot.votes()] == [(bare(decision_of(reply["content"])), -1)]
 
     asyncio.run(stage())
 
@@ -158,7 +192,8 @@ def test_a_vote_for_a_decision_that_the_record_lost_is_logged(world, point, capl
             point(fake.port)
             async with running(world, fake) as bot:
                 reply = await bot.asked(MENTION + QUESTION)
-            other = World(type(world.place)(tmp_path / "other"), world.config)
+            lost = Home(world.place.root, f"sqlite:///{tmp_path}/another.db")
+            other = World(lost, world.config)
             async with running(other, fake) as bot:
                 await bot.voted(reply["id"], "👍")
                 assert bot.votes() == []
@@ -414,7 +449,7 @@ def test_a_very_long_prompt(play):
     async def scene(_, bot):
         assert 3_800 < len(LONG) < 4_000
         reply = await bot.asked(MENTION + LONG)
-        assert decision_of(reply["content"]) == bot.decisions()[0].id
+        assert bare(decision_of(reply["content"])) == bot.decisions()[0].id
         refused = await bot.asked(MENTION + "x" * 4_001)
         assert refused["content"] == "I can read prompts of up to 4,000 characters. Please shorten yours."
         assert len(bot.decisions()) == 1

@@ -9,6 +9,7 @@ import pytest
 
 from bandits.config import load_config
 from bandits.errors import ConfigError
+from bandits.ids import bare
 from bandits.record import rows
 from bandits.types import Decision
 from bot.run import RECORDING, TOKEN, DiscordError, run
@@ -92,7 +93,7 @@ def test_it_answers_until_discord_ends_it(world, point, root_logger, monkeypatch
     (reply,) = asyncio.run(stage())
     with world.place.open_record() as record:
         (decision,) = [entry for _, entry in rows(record) if isinstance(entry, Decision)]
-    assert decision_of(reply["content"]) == decision.id
+    assert bare(decision_of(reply["content"])) == decision.id
     logged = capfd.readouterr().err
     assert "no model is called" in logged
     assert f"decision {decision.id} answered by {decision.arm}" in logged

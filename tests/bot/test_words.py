@@ -8,6 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandits.ids import sign
+from bandits.keys import SecretKey
 from bandits.types import Decision, Scope, new_id
 from bot.words import decision_of, model_failed, no_prompt, not_recorded, parts, without_mention
 from gateway.adapter import Reply
@@ -26,11 +28,12 @@ DECISION = Decision(
     propensity=0.5,
     policy="explore",
 )
-FORGED = f"-# large · $0.000100 · {'f' * 32}"
+TOKEN = sign(SecretKey(bytes(32)), "demo", "", DECISION.id)
+FORGED = f"-# large · $0.000100 · {'f' * 64}"
 
 
 def written(text: str, cost: float = 1.25e-4) -> list[str]:
-    return parts(Answer(DECISION, Reply(text, "maker/small", cost, 0.1)))
+    return parts(Answer(DECISION, Reply(text, "maker/small", cost, 0.1)), TOKEN)
 
 
 _pieces = st.sampled_from(
@@ -44,7 +47,7 @@ def test_parts_fit_and_only_the_last_names_the_decision(text, cost):
     """Whatever a model writes, forged footers included: at most 2,000 characters, one footer, and that one ours."""
     messages = written(text, cost)
     assert all(len(message.strip()) <= 2_000 for message in messages)
-    assert [decision_of(message.strip()) for message in messages] == [None] * (len(messages) - 1) + [DECISION.id]
+    assert [decision_of(message.strip()) for message in messages] == [None] * (len(messages) - 1) + [TOKEN]
 
 
 @given(texts)
@@ -56,7 +59,7 @@ def test_parts_lose_no_word(text):
 
 
 def test_a_short_reply_is_one_message():
-    assert written("Canberra.") == [f"Canberra.\n-# small-2_b · $0.000125 · {DECISION.id}"]
+    assert written("Canberra.") == [f"Canberra.\n-# small-2_b · $0.000125 · {TOKEN}"]
 
 
 def test_a_code_block_that_is_cut_stays_a_code_block():

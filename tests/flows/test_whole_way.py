@@ -39,7 +39,7 @@ def test_the_whole_way(api, tmp_path, monkeypatch, point):  # noqa: F811
             assert decided["policy"] == "explore"
             reply = replay.complete(decided["model"], prompt)
             told = {"decision_id": decided["decision_id"], "quality": reply.quality, "cost_usd": reply.cost_usd}
-            assert http.post("/feedback", json=told).status_code == 204
+            assert http.post("/feedback", json=told).json() == {"recorded": True}
 
         loaded = json.loads(pilotage("load", "--json").stdout)
         assert loaded == {"rows": 2 * REQUESTS, "quarantined": 0, "position": 2 * REQUESTS}

@@ -106,6 +106,13 @@ def start(home, config) -> Iterator[Callable[..., Running]]:
         yield lambda **kwargs: stack.enter_context(serving(home, config, **kwargs))
 
 
+@pytest.fixture
+def serve_at() -> Iterator[Callable[..., Running]]:
+    """Starts a server over any home; all are stopped afterwards."""
+    with ExitStack() as stack:
+        yield lambda home, config, **kwargs: stack.enter_context(serving(home, config, **kwargs))
+
+
 @dataclass
 class Shared:
     """A server, its home, acme's key, and a client for acme, rival and a stranger."""

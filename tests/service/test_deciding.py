@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bandits.features import text_context
+from bandits.ids import bare
 from bandits.record import rows
 from bandits.types import Scope
 
@@ -25,7 +26,7 @@ def test_a_decision_is_answered_as_it_was_recorded(api, home):
     """Arm, propensity, probabilities, policy: bit for bit those of the record, with the features of the prompt."""
     answer = decide(api)
     with home.open_record() as record:
-        kept = record.decision(answer["decision_id"], "acme")
+        kept = record.decision(bare(answer["decision_id"]), "acme")
 
     assert kept.scope == Scope("acme", "main", "model_routing")
     assert (answer["arm"], answer["propensity"], answer["policy"]) == (kept.arm, kept.propensity, "explore")
@@ -42,9 +43,9 @@ def test_a_context_may_take_the_place_of_the_prompt(api, home):
     own = api.post("/route", json={"context": [0.5, -1, 3e10], "domain": "own", "workspace": "lab"}).json()
     sent = api.post("/route", json={"context": text_context("hello").tolist()}).json()
     with home.open_record() as record:
-        assert record.decision(own["decision_id"], "acme").context.tolist() == [0.5, -1.0, np.float32(3e10)]
-        assert record.decision(own["decision_id"], "acme").scope == Scope("acme", "lab", "own")
-        assert record.decision(sent["decision_id"], "acme").context.tobytes() == text_context("hello").tobytes()
+        assert record.decision(bare(own["decision_id"]), "acme").context.tolist() == [0.5, -1.0, np.float32(3e10)]
+        assert record.decision(bare(own["decision_id"]), "acme").scope == Scope("acme", "lab", "own")
+        assert record.decision(bare(sent["decision_id"]), "acme").context.tobytes() == text_context("hello").tobytes()
 
 
 def test_an_arm_that_cannot_be_paid_is_excluded_with_its_reason(home, config, acme, start):
@@ -74,9 +75,9 @@ def test_feedback_is_recorded_as_it_came(running, acme, home):
         parts = [{"quality": 0.25}, {"vote": -1, "latency_s": 0}, {"quality": 1, "cost_usd": 2e-4}]
         answers = [api.post("/feedback", json={"decision_id": made} | part) for part in parts]
     with home.open_record() as record:
-        kept = record.outcomes(made)
+        kept = record.outcomes(bare(made))
 
-    assert [(answer.status_code, answer.content) for answer in answers] == [(204, b"")] * 3
+    assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"recorded": True})] * 3
     assert [(o.quality, o.vote, o.cost_usd, o.latency_s) for o in kept] == [
         (0.25, None, None, None),
         (None, -1, None, 0.0),
@@ -102,7 +103,7 @@ def test_a_restarted_service_knows_the_decisions_of_the_one_before(start, acme):
     with start().client(acme) as before:
         made = decide(before)["decision_id"]
     with start().client(acme) as after:
-        assert after.post("/feedback", json={"decision_id": made, "vote": 1}).status_code == 204
+        assert after.post("/feedback", json={"decision_id": made, "vote": 1}).json() == {"recorded": True}
         assert after.get(f"/decisions/{made}").json()["reward"] == 1.0
 
 
@@ -115,7 +116,7 @@ def test_many_callers_at_once_each_get_a_decision_of_their_own(running, acme, ho
         kept = {row.entry.id for row in rows(record)}
 
     assert {answer.status_code for answer in answers} == {200}
-    assert {answer.json()["decision_id"] for answer in answers} == kept
+    assert {bare(answer.json()["decision_id"]) for answer in answers} == kept
     assert len(kept) == 80
 
 

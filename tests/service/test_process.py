@@ -71,14 +71,14 @@ def test_a_process_that_decides_loads_nothing_heavy(tmp_path):
     """No prefect, langgraph, scikit-learn, optuna, streamlit, and none of what they bring."""
     loaded, statuses = answer(DECIDE, "there", tmp_path)
 
-    assert (loaded, statuses) == ([], [200, 204, 200, 200, 200, 200])
+    assert (loaded, statuses) == ([], [200, 200, 200, 200, 200, 200])
 
 
 def test_deciding_does_without_what_is_not_there(tmp_path):
     """Neither a warehouse nor Prefect nor any other of them has to be installed."""
     loaded, statuses = answer(DECIDE, "absent", tmp_path)
 
-    assert (loaded, statuses) == ([], [200, 204, 200, 200, 200, 200])
+    assert (loaded, statuses) == ([], [200, 200, 200, 200, 200, 200])
 
 
 def test_a_key_appears_in_no_log_and_no_answer_and_only_this_machine_is_served(tmp_path, home):
