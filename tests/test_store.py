@@ -272,8 +272,8 @@ class TestRemote:
 
 def test_a_url_of_this_machine_is_a_folder(tmp_path):
     """With its rename and its fsync; what one writes the other reads."""
-    publish(tmp_path / "x", 0.7)
+    publish(tmp_path / "a b", 0.7)
 
-    assert isinstance(open_store(f"file://{tmp_path}/x"), LocalStore)
+    assert isinstance(open_store(f"file://{tmp_path}/a%20b"), LocalStore)
     assert isinstance(open_store("memory://x"), RemoteStore)
-    assert value(f"file://{tmp_path}/x") == 0.7
+    assert value(f"file://{tmp_path}/a%20b") == 0.7
