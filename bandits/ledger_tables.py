@@ -5,6 +5,7 @@ Only what SQLite and PostgreSQL both understand; FOR UPDATE is left out where SQ
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -40,6 +41,25 @@ LINES = sa.Table(
     sa.Column("actual", sa.BigInteger, nullable=False),
     sa.Index("budget_lines_by_held", "tenant", "held", "time"),
 )
+
+# What every group says is built once: building and compiling it anew costs more than the disk.
+_TENANTS = (
+    sa.select(TENANTS.c.tenant)
+    .where(TENANTS.c.tenant.in_(sa.bindparam("tenants", expanding=True)))
+    .order_by(TENANTS.c.tenant)
+    .with_for_update()
+)
+_BY_ID = sa.select(LINES).where(
+    LINES.c.tenant.in_(sa.bindparam("tenants", expanding=True)), LINES.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+_LAPSED = sa.select(LINES).where(  # may have lapsed; Book.lapse decides
+    LINES.c.tenant == sa.bindparam("of"),
+    LINES.c.held == sa.true(),
+    sa.or_(LINES.c.time <= sa.bindparam("old"), LINES.c.time > sa.bindparam("ahead")),
+)
+_SUMS = sa.select(SUMS).where(
+    *(SUMS.c[name].in_(sa.bindparam(f"{name}s", expanding=True)) for name in ("tenant", "user", "period"))
+)
 _INSERTS: Mapping[str, Callable[[sa.Table], Any]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
@@ -48,12 +68,11 @@ _INSERTS: Mapping[str, Callable[[sa.Table], Any]] = {
 
 def lock(connection: Connection, tenants: Sequence[str]) -> None:
     """Hold the tenants' rows until the transaction ends, always in one order; make those that are not there."""
-    rows = sa.select(TENANTS.c.tenant).where(TENANTS.c.tenant.in_(tenants)).order_by(TENANTS.c.tenant)
-    missing = set(tenants) - set(connection.scalars(rows.with_for_update()))
+    missing = set(tenants) - set(connection.scalars(_TENANTS, {"tenants": tenants}))
     if missing:
         made = [{"tenant": tenant} for tenant in sorted(missing)]
         connection.execute(_INSERTS[connection.dialect.name](TENANTS).on_conflict_do_nothing(), made)
-        connection.execute(rows.with_for_update())
+        connection.execute(_TENANTS, {"tenants": tenants})
 
 
 def read(connection: Connection, asked: Iterable[Reservation], nows: Mapping[str, Sequence[float]]) -> Book:
@@ -62,15 +81,21 @@ def read(connection: Connection, asked: Iterable[Reservation], nows: Mapping[str
     nows: tenant -> times, UTC, seconds. What else of the same tenants comes along is harmless.
     """
     asked, book = list(asked), Book()
-    by_id = sa.and_(LINES.c.tenant.in_(list(nows)), LINES.c.id.in_([one.id for one in asked]))
-    for condition in (by_id, *(_lapsed(tenant, times) for tenant, times in nows.items())):
-        for tenant, id_, user, amount, time, held, actual in connection.execute(sa.select(LINES).where(condition)):
+    queries: list[tuple[sa.Select[Any], dict[str, Any]]] = [
+        (_BY_ID, {"tenants": list(nows), "ids": [one.id for one in asked]})
+    ]
+    queries += [
+        (_LAPSED, {"of": tenant, "old": max(times) - HOLD_S, "ahead": min(times) + HOLD_S})
+        for tenant, times in nows.items()
+    ]
+    for query, values in queries:
+        for tenant, id_, user, amount, time, held, actual in connection.execute(query, values):
             book.lines[tenant, id_] = Line(Reservation(id_, tenant, user, amount, time), held, actual)
     touched = [*asked, *(line.reservation for line in book.lines.values())]
     places = {account for one in touched for account in accounts(one.tenant, one.user, one.time)}
-    columns = zip((SUMS.c.tenant, SUMS.c.user, SUMS.c.period), zip(*places, strict=True), strict=True)
-    query = sa.select(SUMS).where(*(column.in_(set(values)) for column, values in columns))
-    for tenant, user, period, reserved, settled in connection.execute(query):
+    tenants, users, periods = (sorted(set(column)) for column in zip(*places, strict=True))
+    found = connection.execute(_SUMS, {"tenants": tenants, "users": users, "periods": periods})
+    for tenant, user, period, reserved, settled in found:
         book.sums[Account(tenant, user, period)] = Sums(reserved, settled)
     return book
 
@@ -87,20 +112,28 @@ def write(connection: Connection, before: Book, after: Book) -> None:
     _upsert(connection, LINES, lines)
 
 
-def _lapsed(tenant: str, times: Sequence[float]) -> sa.ColumnElement[bool]:
-    """Held lines of a tenant that may have lapsed at one of `times`; Book.lapse decides."""
-    outside = sa.or_(LINES.c.time <= max(times) - HOLD_S, LINES.c.time > min(times) + HOLD_S)
-    return sa.and_(LINES.c.tenant == tenant, LINES.c.held == sa.true(), outside)
-
-
 def forget(connection: Connection, tenant: str, user: str) -> None:
-    """Delete what names a user; the tenant's own sums keep what the user spent."""
-    for table in (SUMS, LINES):
-        connection.execute(sa.delete(table).where(table.c.tenant == tenant, table.c.user == user))
+    """Take out what names a user; the tenant's own sums keep what the user spent.
+
+    Lines stay, as nobody's: what is held can still be given back, and a cost that is told again counts once.
+    """
+    lock(connection, [tenant])
+    connection.execute(sa.delete(SUMS).where(SUMS.c.tenant == tenant, SUMS.c.user == user))
+    of_user = sa.and_(LINES.c.tenant == tenant, LINES.c.user == user)
+    connection.execute(sa.update(LINES).where(of_user).values(user=""))
 
 
 def _upsert(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
-        new = _INSERTS[connection.dialect.name](table)
-        changed = {column.name: new.excluded[column.name] for column in table.columns if not column.primary_key}
-        connection.execute(new.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed), rows)
+        statement, names = _upsert_of(table, connection.dialect)
+        values = [tuple(row[name] for name in names) if names else dict(row) for row in rows]
+        connection.exec_driver_sql(statement, values)
+
+
+@functools.lru_cache(maxsize=16)  # SQLAlchemy compiles an upsert each time that it is executed
+def _upsert_of(table: sa.Table, dialect: sa.Dialect) -> tuple[str, tuple[str, ...]]:
+    """The statement in the driver's own words, and its parameters in order; none where the driver wants names."""
+    new = _INSERTS[dialect.name](table)
+    changed = {column.name: new.excluded[column.name] for column in table.columns if not column.primary_key}
+    compiled = new.on_conflict_do_update(index_elements=list(table.primary_key), set_=changed).compile(dialect=dialect)
+    return str(compiled), tuple(compiled.positiontup or ())

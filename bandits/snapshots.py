@@ -3,7 +3,8 @@
     root/<tenant>/<workspace>/<domain>/<version>/{manifest.json, arrays.safetensors, manifest.sig}
 
 The signature covers the exact bytes of the manifest, and the manifest names size and sha256 of the arrays, so one key
-vouches for every byte. A reader needs numpy, safetensors and pynacl only. The format: docs/snapshots.md.
+vouches for every byte. A reader needs numpy, safetensors and pynacl only, and fsspec where `root` is a URL (store.py).
+The format: docs/snapshots.md.
 """
 
 from __future__ import annotations
@@ -11,14 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
-import stat
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,10 +25,10 @@ import safetensors.numpy
 from nacl.signing import VerifyKey
 from numpy.typing import NDArray
 
-from bandits.durable import make_folder, place_folder
 from bandits.errors import SnapshotError
 from bandits.keys import SigningKey, signer_of
 from bandits.policy import FrozenPolicy
+from bandits.store import Root, Store, WrongSizeError, open_store
 from bandits.types import Scope
 
 FORMAT = 1
@@ -39,6 +37,7 @@ LARGEST_MANIFEST = 2**20  # bytes
 LARGEST_ARRAYS = 2**28  # bytes; far above any policy, far below what would hurt a server
 DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 
+_TRIES = 1_000  # numbers that others may take first, before a publisher gives up
 _VERSION = re.compile(r"[0-9]{6}|[1-9][0-9]{6,11}")
 _ARRAY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _TEXT, _DIGEST, _KEY_ID = re.compile(r"(?s:.{1,200})"), re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{16}")
@@ -89,7 +88,7 @@ class Listed(NamedTuple):
 
 
 def publish(
-    root: Path,
+    root: Root,
     scope: Scope,
     frozen: FrozenPolicy,
     *,
@@ -102,19 +101,21 @@ def publish(
 ) -> Manifest:
     """Sign `frozen` and make it the newest version of `scope`: visible whole and on the disk, or not at all.
 
-    Takes the number after the highest there; when another publisher is faster, the number after that. A rollback is
-    published the same way: an older content under a new number, with the reason in `evidence`.
+    root: a folder, or the URL of a store. Takes the number after the highest there; when another publisher is faster,
+    the number after that. A rollback is published the same way: an older content under a new number, with the reason
+    in `evidence`.
     Raises SnapshotError for what `load` would refuse (an array not finite, evidence not JSON, expires before created)
     and when the disk refuses.
     """
-    folder = _folder(root, scope)
+    store, folder = _store(root, scope), _folder(scope)
     data = safetensors.numpy.save(_plain(frozen.arrays, str(scope)))
     files = {ARRAYS: StoredFile(len(data), hashlib.sha256(data).hexdigest())}
     content = content_hash(frozen.arrays)
     try:
-        make_folder(folder)
-        while True:
-            version = f"{int(latest(root, scope) or 0) + 1:06d}"
+        highest = 0
+        for _ in range(_TRIES):
+            highest = max([highest, *map(int, filter(_VERSION.fullmatch, store.taken(folder)))]) + 1
+            version = f"{highest:06d}"
             manifest = Manifest(
                 scope=scope,
                 version=version,
@@ -132,14 +133,15 @@ def publish(
             )
             signed = _encode(manifest)
             manifest = _decode(signed, scope, version)  # nothing is published that load would refuse
-            if place_folder(folder / version, {ARRAYS: data, MANIFEST: signed, SIGNATURE: key.sign(signed)}):
+            if store.place(f"{folder}/{version}", {SIGNATURE: key.sign(signed), ARRAYS: data, MANIFEST: signed}):
                 return manifest
+        raise OSError(f"{_TRIES} numbers in a row were taken, the last {version}")
     except OSError as error:
         raise _refused(str(scope), f"a snapshot must reach the disk, but: {error}; mend that and publish.") from error
 
 
 def load(
-    root: Path, scope: Scope, version: str = "latest", *, trusted: Mapping[str, VerifyKey], now: float
+    root: Root, scope: Scope, version: str = "latest", *, trusted: Mapping[str, VerifyKey], now: float
 ) -> Snapshot:
     """Read one version and check all of it; "latest" is the highest number there, and nothing less.
 
@@ -151,12 +153,12 @@ def load(
     return _complete(root, _signed_manifest(root, scope, version, trusted), now)
 
 
-def latest(root: Path, scope: Scope) -> str | None:
+def latest(root: Root, scope: Scope) -> str | None:
     """The highest version on disk, unverified; None where there is none."""
     return max(_versions(root, scope), key=int, default=None)
 
 
-def list_versions(root: Path, scope: Scope, *, trusted: Mapping[str, VerifyKey], now: float) -> list[Listed]:
+def list_versions(root: Root, scope: Scope, *, trusted: Mapping[str, VerifyKey], now: float) -> list[Listed]:
     """Every version on disk, lowest first, each verified as `load` would, or with the fault that it has."""
     found = []
     for version in _versions(root, scope):
@@ -173,7 +175,7 @@ def list_versions(root: Path, scope: Scope, *, trusted: Mapping[str, VerifyKey],
 class SnapshotReader:
     """Holds the last good snapshot of a scope. Versions only ever rise here, whatever happens to the folder."""
 
-    def __init__(self, root: Path, scope: Scope, trusted: Mapping[str, VerifyKey]) -> None:
+    def __init__(self, root: Root, scope: Scope, trusted: Mapping[str, VerifyKey]) -> None:
         self._root, self._scope, self._trusted = root, scope, dict(trusted)
         self._lock = threading.Lock()
         self.current: Snapshot | None = None  # replaced whole; read it once per decision
@@ -313,35 +315,41 @@ def _are_files(value: object) -> bool:
     return _matches(_DIGEST, file["sha256"]) and type(file["size"]) is int and 0 <= file["size"] <= LARGEST_ARRAYS
 
 
-def _folder(root: Path, scope: Scope) -> Path:
-    return root / scope.tenant / scope.workspace / scope.domain
-
-
-def _versions(root: Path, scope: Scope) -> list[str]:
-    """Names on disk that are versions, lowest first; what is being published begins with a dot and is none."""
+def _store(root: Root, scope: Scope) -> Store:
     try:
-        return sorted(filter(_VERSION.fullmatch, os.listdir(_folder(root, scope))), key=int)
-    except FileNotFoundError:
-        return []
+        return open_store(root)
+    except (OSError, ValueError) as error:
+        raise _refused(str(scope), f"its store must be one that can be opened, but: {error}.") from error
+
+
+def _folder(scope: Scope) -> str:
+    return f"{scope.tenant}/{scope.workspace}/{scope.domain}"
+
+
+def _versions(root: Root, scope: Scope) -> list[str]:
+    """Names in the store that are versions, lowest first; what is still being published is none."""
+    store = _store(root, scope)
+    try:
+        return sorted(filter(_VERSION.fullmatch, store.revealed(_folder(scope), MANIFEST)), key=int)
     except OSError as error:
         raise _refused(str(scope), f"its folder must be readable, but: {error}.") from error
 
 
-def _signed_manifest(root: Path, scope: Scope, version: str, trusted: Mapping[str, VerifyKey]) -> Manifest:
+def _signed_manifest(root: Root, scope: Scope, version: str, trusted: Mapping[str, VerifyKey]) -> Manifest:
     """The manifest once its signature holds (not a byte is parsed before), then format, scope, version and the rest."""
     if not _matches(_VERSION, version):
         raise _refused(str(scope), f"version must be six to twelve digits or 'latest', but got {version!r:.80}.")
-    folder, place = _folder(root, scope) / version, f"{scope}/{version}"
+    store, folder, place = _store(root, scope), f"{_folder(scope)}/{version}", f"{scope}/{version}"
     try:
-        holds = set(os.listdir(folder))
+        holds = store.files(folder)
     except OSError:
         there = latest(root, scope) or "none"
         raise _refused(place, f"it must have been published, but is not there (the newest: {there}).") from None
     if holds != {MANIFEST, ARRAYS, SIGNATURE}:
         odd = sorted(holds ^ {MANIFEST, ARRAYS, SIGNATURE})
         raise _refused(place, f"the folder must hold its three files alone; missing or extra: {odd!r:.200}.")
-    raw = _read(folder / MANIFEST, place, range(1, LARGEST_MANIFEST + 1))
-    signer = signer_of(raw, _read(folder / SIGNATURE, place, range(64, 65)), trusted)
+    raw = _read(store, folder, MANIFEST, place, range(1, LARGEST_MANIFEST + 1))
+    signer = signer_of(raw, _read(store, folder, SIGNATURE, place, range(64, 65)), trusted)
     if signer is None:
         known = ", ".join(sorted(trusted)) or "there is none"
         fault = f"{MANIFEST} must be signed by a trusted key ({known}), but is not: it or {SIGNATURE} was changed,"
@@ -352,11 +360,11 @@ def _signed_manifest(root: Path, scope: Scope, version: str, trusted: Mapping[st
     return manifest
 
 
-def _complete(root: Path, manifest: Manifest, now: float) -> Snapshot:
+def _complete(root: Root, manifest: Manifest, now: float) -> Snapshot:
     """Check what the signed manifest promises: size, sha256, expiry, then the arrays themselves."""
-    folder, place = _folder(root, manifest.scope) / manifest.version, f"{manifest.scope}/{manifest.version}"
+    folder, place = f"{_folder(manifest.scope)}/{manifest.version}", f"{manifest.scope}/{manifest.version}"
     promised = manifest.files[ARRAYS]
-    data = _read(folder / ARRAYS, place, range(promised.size, promised.size + 1))
+    data = _read(_store(root, manifest.scope), folder, ARRAYS, place, range(promised.size, promised.size + 1))
     if hashlib.sha256(data).hexdigest() != promised.sha256:
         raise _refused(place, f"{ARRAYS} must have the sha256 that was signed, but was changed; publish it again.")
     if not now < manifest.expires:
@@ -372,19 +380,16 @@ def _complete(root: Path, manifest: Manifest, now: float) -> Snapshot:
     return Snapshot(manifest, FrozenPolicy(manifest.kind, manifest.arms, manifest.schema, arrays))
 
 
-def _read(path: Path, place: str, sizes: range) -> bytes:
-    """The bytes of a regular file, once its size is known to be one of `sizes`."""
+def _read(store: Store, folder: str, name: str, place: str, sizes: range) -> bytes:
+    """The bytes of a file, once its size is known to be one of `sizes`."""
     try:
-        # Without O_NONBLOCK, a pipe put in place of the file would hang the reader.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size not in sizes:
-                wanted = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
-                fault = f"{path.name} must be a file of {wanted} bytes, but has {status.st_size}; publish it again."
-                raise _refused(place, fault)
-            return file.read(status.st_size)
+        return store.read(f"{folder}/{name}", sizes)
+    except WrongSizeError as error:
+        wanted = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
+        fault = f"{name} must be a file of {wanted} bytes, but has {error.size}; publish it again."
+        raise _refused(place, fault) from None
     except OSError as error:
-        raise _refused(place, f"{path.name} must be readable, but: {error.strerror}.") from error
+        raise _refused(place, f"{name} must be readable, but: {error.strerror or error}.") from error
 
 
 def _expired(manifest: Manifest, now: float) -> SnapshotError:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits.caps import HOLD_S, LARGEST, NANO, Account, Book, Reservation, Sums, in_usd, nano
@@ -251,9 +251,11 @@ STEPS = st.lists(
 )
 
 
-def play(book: Book, steps: list[tuple], caps: CapsConfig, honest: bool) -> list[object]:
-    """Do the steps, and return what each answered; honest: costs stay within what is held, and are told in time."""
-    now, answers = NOW + 40_000.0, []
+def play(
+    book: Book, steps: list[tuple], caps: CapsConfig, honest: bool, now: float = NOW + 40_000.0
+) -> tuple[list[object], float]:
+    """Do the steps; what each answered, and the time then. Honest: costs stay within what is held and come in time."""
+    answers: list[object] = []
     for verb, tenant, user, id_, amount, step in steps:
         now += abs(step) % HOLD_S / 50 if honest else step
         wanted = request(str(id_), amount, now, tenant, user)
@@ -269,9 +271,10 @@ def play(book: Book, steps: list[tuple], caps: CapsConfig, honest: bool) -> list
                 answers.append(book.settle(wanted, min(amount, line.reservation.amount)))
         except (BudgetExhaustedError, LedgerError) as error:
             answers.append(str(error))
-    return answers
+    return answers, now
 
 
+@settings(max_examples=60, deadline=None)
 @given(STEPS, st.booleans())
 def test_sums_are_the_sums_of_the_lines(steps, honest):
     """Whatever happens, and however the clock runs: nothing is lost, and nothing counted twice."""
@@ -288,19 +291,20 @@ def test_sums_are_the_sums_of_the_lines(steps, honest):
     assert all(sums.reserved >= 0 for sums in book.sums.values())
 
 
+@settings(max_examples=60, deadline=None)
 @given(STEPS)
 def test_no_cap_is_passed_by_requests_that_hold_what_they_cost(steps):
     """Reserved + settled <= cap, in every account, after every step."""
     caps = CapsConfig(usd_per_day=0.9, usd_per_month=1.1, usd_per_user_day=0.7)
-    book = Book()
-    for end in range(len(steps) + 1):
-        book = Book()
-        play(book, steps[:end], caps, honest=True)
+    book, now = Book(), NOW
+    for step in steps:
+        now = play(book, [step], caps, honest=True, now=now)[1]
         for account, sums in book.sums.items():
             cap = caps.usd_per_user_day if account.user else (0.9 if len(account.period) == 10 else 1.1)
             assert sums.reserved + sums.settled <= cap * NANO
 
 
+@settings(max_examples=60, deadline=None)
 @given(STEPS)
 def test_one_tenants_spending_is_nothing_to_another(steps):
     """Play both, or play A alone: A's answers, lines and sums are the same."""
@@ -312,8 +316,8 @@ def test_one_tenants_spending_is_nothing_to_another(steps):
         if tenant == "a":
             of_a.append((verb, tenant, user, id_, amount, clock))
             clock = 0.0
-    answers = play(both, steps, caps, honest=False)
-    mine = play(alone, of_a, caps, honest=False)
+    answers, _ = play(both, steps, caps, honest=False)
+    mine, _ = play(alone, of_a, caps, honest=False)
 
     assert [answer for answer, step in zip(answers, steps, strict=True) if step[1] == "a"] == mine
     assert {key: line for key, line in both.lines.items() if key[0] == "a"} == alone.lines

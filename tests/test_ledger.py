@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from bandits import ledger_tables
 from bandits.caps import HOLD_S, NANO, Book, Reservation
 from bandits.config import CapsConfig
 from bandits.database import open_database
@@ -30,8 +31,14 @@ CAPS = {"a": CapsConfig(usd_per_day=1.0), "b": CapsConfig(usd_per_day=1.0)}
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def in_file(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'record.db'}"
+
+
+@pytest.fixture(params=["in_file", "postgres_url"], ids=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    """One database of each kind."""
+    return request.getfixturevalue(request.param)
 
 
 def change(url: str, statement: str) -> None:
@@ -140,6 +147,24 @@ def test_months_gone_by_are_forgotten(url):
         assert ledger.standings("b", "", before)[0].reserved == 40
 
 
+def test_a_user_who_is_forgotten_leaves_no_name_and_no_phantom(url):
+    """What was spent stays spent, a cost that is told again counts once, and what is held can be given back."""
+    with Ledger(url, CAPS) as ledger:
+        settled, held, late = (ledger.reserve("a", "u-1", amount, NOW) for amount in (100, 200, 300))
+        ledger.settle(settled, 70)
+        other = ledger.reserve("a", "u-2", 400, NOW)
+        with open_database(url, 5.0).writing.begin() as connection:
+            ledger_tables.forget(connection, "a", "u-1")
+        with open_database(url, 5.0).reading.begin() as connection:
+            for table in (ledger_tables.SUMS, ledger_tables.LINES):
+                assert set(connection.scalars(sa.select(table.c.user))) <= {"", "u-2"}
+        for one, cost in ((settled, 70), (late, 250), (other, 400)):
+            ledger.settle(one, cost)
+        ledger.release(held)
+        (standing,) = ledger.standings("a", "", NOW)
+        assert (standing.reserved, standing.settled) == (0, 70 + 250 + 400)
+
+
 SPENDER = """
 import os, random, sys, threading
 from bandits.caps import NANO, nano
@@ -212,22 +237,23 @@ def check_race(url: str, journal: Path, kills: int, most: int) -> None:
         assert ledger.reserve("a", "", NANO - total, NOW + HOLD_S).amount == NANO - total
 
 
-def test_64_spenders_who_are_killed_never_pass_the_cap(url, tmp_path):
+def test_64_spenders_who_are_killed_never_pass_the_cap(in_file, tmp_path):
     """Overspending is nothing, since each holds what a request can cost at most."""
     (tmp_path / "journal").touch()
-    check_race(url, tmp_path / "journal", 3, NANO // 400)
+    check_race(in_file, tmp_path / "journal", 2, NANO // 150)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_64_spenders_who_are_killed_often_never_pass_the_cap(url, tmp_path):
-    """Forty times in mid-load."""
+    """Twenty times in mid-load, on either database."""
     (tmp_path / "journal").touch()
-    check_race(url, tmp_path / "journal", 40, NANO // 5000)
+    check_race(url, tmp_path / "journal", 20, NANO // 3000)
 
 
-def test_a_ledger_whose_file_is_gone_says_so(url, tmp_path):
+def test_a_ledger_whose_file_is_gone_says_so(in_file, tmp_path):
     """SQLite would go on writing into the deleted file, and count for nobody."""
-    with Ledger(url, CAPS) as ledger:
+    with Ledger(in_file, CAPS) as ledger:
         held = ledger.reserve("a", "", 5, NOW)
         aside = tmp_path / "aside"
         shutil.move(tmp_path / "record.db", aside)
@@ -243,9 +269,9 @@ def test_a_ledger_whose_file_is_gone_says_so(url, tmp_path):
             ledger.reserve("a", "", 5, NOW)
 
 
-def test_a_full_disk_refuses_and_loses_nothing(url, tmp_path):
+def test_a_full_disk_refuses_and_loses_nothing(in_file, tmp_path):
     """The database's own words; once there is room, the same ledger goes on."""
-    with Ledger(url, CAPS) as ledger:
+    with Ledger(in_file, CAPS) as ledger:
         ledger.reserve("a", "", 5, NOW)
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(tmp_path / "record.db-wal"), before[1]))

@@ -1,0 +1,1 @@
+"""Logged feedback in files that other programs read: VW's dsjson (text) and Parquet (columns)."""
