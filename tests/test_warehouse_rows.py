@@ -135,6 +135,19 @@ class TestColumns:
             assert load(record, path, batch=batch) == loaded
             assert tables(path) == expected
 
+    def test_a_row_that_vanished_from_among_good_ones_is_missed(self, tmp_path):
+        """Its position is in quarantine, and the next load does not stumble over it."""
+        with SqlRecord(f"sqlite:///{tmp_path}/record.db") as record:
+            record.append(*(sample_decision(f"d{i}") for i in range(6)))
+            connection = sqlite3.connect(tmp_path / "record.db")
+            connection.execute("DROP TRIGGER decisions_no_delete")
+            connection.execute("DELETE FROM decisions WHERE position = 3")
+            connection.commit()
+            connection.close()
+            assert load(record, tmp_path / "w.duckdb") == Loaded(5, 1, 6)
+            assert load(record, tmp_path / "w.duckdb") == Loaded(0, 0, 6)
+        assert [position for position, _ in tables(tmp_path / "w.duckdb")["quarantine"]] == [3]
+
     def test_rows_of_a_scope_are_stored_together_and_in_order(self, tmp_path):
         """So that reading one scope skips blocks of another's, and needs no sorting."""
         record = MemoryRecord()
