@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import sqlite3
 import subprocess
@@ -17,6 +18,7 @@ from bandits.record_columns import spans
 from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import Slot
 from bandits.warehouse import Loaded, load, opened
+from benchmarks import load as benchmark
 
 BAD_DECISIONS = {  # what a row of the record must not hold: column -> values
     "time": [float("inf"), "soon", b"\0"],
@@ -132,6 +134,19 @@ class TestColumns:
             path = tmp_path / f"{batch}.duckdb"
             assert load(record, path, batch=batch) == loaded
             assert tables(path) == expected
+
+    def test_a_row_that_vanished_from_among_good_ones_is_missed(self, tmp_path):
+        """Its position is in quarantine, and the next load does not stumble over it."""
+        with SqlRecord(f"sqlite:///{tmp_path}/record.db") as record:
+            record.append(*(sample_decision(f"d{i}") for i in range(6)))
+            connection = sqlite3.connect(tmp_path / "record.db")
+            connection.execute("DROP TRIGGER decisions_no_delete")
+            connection.execute("DELETE FROM decisions WHERE position = 3")
+            connection.commit()
+            connection.close()
+            assert load(record, tmp_path / "w.duckdb") == Loaded(5, 1, 6)
+            assert load(record, tmp_path / "w.duckdb") == Loaded(0, 0, 6)
+        assert [position for position, _ in tables(tmp_path / "w.duckdb")["quarantine"]] == [3]
 
     def test_rows_of_a_scope_are_stored_together_and_in_order(self, tmp_path):
         """So that reading one scope skips blocks of another's, and needs no sorting."""
@@ -256,6 +271,32 @@ class TestFullDisk:
             assert load(record, path) == Loaded(2_000, 0, 2_100)
             load(record, tmp_path / "undisturbed.duckdb")
         assert tables(path) == tables(tmp_path / "undisturbed.duckdb")
+
+
+class TestBenchmark:
+    def test_a_small_run_adds_up(self, capsys):
+        """Every row loaded, the rebuild equal, every round read back both ways."""
+        benchmark.main(["--rows", "301", "--d", "5", "--k", "3"])
+        row, summary = map(json.loads, capsys.readouterr().out.splitlines())
+        assert (row["rows"], row["quarantined"], row["rounds"], row["rounds_in_pieces"]) == (301, 0, 150, 150)
+        assert row["rebuild_equal"] is summary["rebuild_equal"] is True
+        assert summary["met"] is (row["rows_per_s"] >= benchmark.ROWS_PER_S)
+
+    def test_a_difference_of_one_bit_is_seen(self, tmp_path):
+        """The control of `rebuild_equal`: a vote, a cost, the sign of a zero."""
+        digests = set()
+        for number, changed in enumerate([{}, {"vote": -1}, {"cost_usd": 1e-5 + 1e-20}, {"latency_s": 0.0}]):
+            record = MemoryRecord()
+            record.append(sample_decision("a"), sample_outcome("a", **{"vote": 1, "latency_s": -0.0} | changed))
+            load(record, tmp_path / f"{number}.duckdb")
+            digests.add(benchmark.digest(tmp_path / f"{number}.duckdb"))
+        assert len(digests) == 4
+
+    @pytest.mark.parametrize("bad", [["--rows", "1"], ["--k", "1"], ["--d", "0"]])
+    def test_options_that_measure_nothing_are_refused(self, bad):
+        """By argparse."""
+        with pytest.raises(SystemExit):
+            benchmark.main(bad)
 
 
 def wait_until(true):
