@@ -13,10 +13,11 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bandits import record_postgres
 from bandits.config import load_config
 from bandits.errors import ConfigError, RecordError, UnreadableRowError
-from bandits.record import MemoryRecord, SqlRecord
-from bandits.record_postgres import Postgres
+from bandits.record import BUSY_S, MemoryRecord, SqlRecord
+from bandits.record_postgres import STALLED_S, Postgres
 from bandits.serving import Home
 from bandits.testing import RecordConformance, plain, sample_decision, sample_outcome
 from bandits.testing_shared import SharedRecordConformance
@@ -92,9 +93,12 @@ def test_a_commit_waits_for_the_disk(postgres, schema):
         postgres.sql("ALTER DATABASE postgres RESET synchronous_commit")
 
 
-def test_a_writer_that_was_stopped_loses_its_lock(postgres, schema):
-    """The server ends its transaction after busy_s, so that one stuck process does not stop all the others."""
-    stuck = Postgres(sa.make_url(postgres.url(schema=schema)), 0.3)
+def test_a_writer_that_was_stopped_loses_its_lock(postgres, schema, monkeypatch):
+    """The server ends its transaction after STALLED_S, so that one stuck process does not stop all the others."""
+    assert STALLED_S < BUSY_S  # the others are still waiting then
+    monkeypatch.setattr(record_postgres, "STALLED_S", 0.3)
+    stuck = Postgres(sa.make_url(postgres.url(schema=schema)), 30.0)
+    monkeypatch.undo()
     with stuck.writing.connect() as connection, SqlRecord(postgres.url(schema=schema)) as record:
         connection.begin()
         connection.exec_driver_sql("SELECT position FROM head FOR UPDATE")
