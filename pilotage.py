@@ -6,14 +6,17 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bandits.config import Config, home, load_config
-from bandits.errors import ConfigError, PilotageError
+from bandits.errors import ConfigError, PilotageError, SnapshotError
 from bandits.serving import Home
 from bandits.types import Scope
+
+if TYPE_CHECKING:
+    from bandits.replay import Policies
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +32,8 @@ ScopeText = Annotated[
 
 pilot = typer.Typer(no_args_is_help=True, help="The content pilot: documents in, insight out.")
 app.add_typer(pilot, name="pilot")
+audit = typer.Typer(no_args_is_help=True, help="The chain of what was changed, by whom and why.")
+app.add_typer(audit, name="audit")
 
 
 @app.command()
@@ -122,6 +127,46 @@ def why(
     _print(story.as_dict() if as_json else story.render())
 
 
+@app.command()
+def replay(
+    decision_id: Annotated[str, typer.Argument(help="Id of the decision.")],
+    tenant: Annotated[str, typer.Option(help="Whose decision it is.")] = "demo",
+) -> None:
+    """Compute the probabilities of a logged decision again; exit 1 if they differ in any bit."""
+    from bandits.replay import again, replays
+
+    with _home().open_record() as record:
+        decision = record.decision(decision_id, tenant)
+    policy = _policies().of(decision)
+    if policy is None:
+        raise SnapshotError(
+            f"a replay needs the policy that acted, but {decision.policy} of {decision.scope} is not here; "
+            "restore its snapshot from a backup."
+        )
+    for arm, logged, now in zip(decision.arms, decision.probabilities, again(decision, policy), strict=True):
+        _print(f"{arm:<24} logged {logged:.17g}  again {now:.17g}")
+    if not replays(decision, policy):
+        _print("NOT EQUAL")
+        raise typer.Exit(1)
+    _print("equal, to the last bit")
+
+
+@app.command()
+def verify(
+    after: Annotated[int, typer.Option(help="Check the rows behind this position.")] = 0,
+    until: Annotated[int | None, typer.Option(help="The last position to check. Left out: the head.")] = None,
+    scope: ScopeText = None,
+) -> None:
+    """Check a range of the record: no gap, no unreadable row, every decision replays; exit 1 otherwise."""
+    from bandits.replay import verify as check
+
+    with _home().open_record() as record:
+        found = check(record, _policies(), after, until, None if scope is None else Scope.parse(scope))
+    _print(found.render())
+    if not found.ok:
+        raise typer.Exit(1)
+
+
 @pilot.command("run")
 def pilot_run(
     paths: Annotated[
@@ -165,11 +210,39 @@ def key(
     name: Annotated[str, typer.Argument(help="What it is for, so that you know it again.")],
 ) -> None:
     """Make an API key for the HTTP service. It is shown this once."""
+    from bandits.audit import Audit
     from service.keys import make_key
 
     if tenant not in load_config().tenants:
         raise ConfigError(f"a key's tenant must be configured, but pilotage.toml has no [tenants.{tenant}].")
-    _print(make_key(_home(), tenant, name))
+    made = make_key(_home(), tenant, name)
+    with Audit(_home().audit_url) as chain:
+        why, evidence = "an API key was made", {"name": name}
+        chain.append("key", tenant=tenant, who="command line", why=why, evidence=evidence, time=time.time())
+    _print(made)
+
+
+@audit.command("show")
+def audit_show(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's rows and those of everybody.")] = None,
+) -> None:
+    """Who changed what, when and why: promotions, nights that kept, keys, configuration."""
+    from bandits.audit import Audit
+
+    with Audit(_home().audit_url) as chain:
+        rows = chain.rows(tenant)
+    _print("\n".join(row.render() for row in rows) or "nothing was changed yet.")
+
+
+@audit.command("verify")
+def audit_verify() -> None:
+    """Check every link of the chain, and that it holds what the snapshots signed; exit 1 and name what is broken."""
+    from bandits.audited import broken_links
+
+    faults = broken_links(_home())
+    _print("\n".join(f"FAULT {fault}" for fault in faults) or "whole: every link, and every row that a snapshot signed")
+    if faults:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -232,6 +305,13 @@ def main() -> None:
 
 def _home() -> Home:
     return Home.here()
+
+
+def _policies() -> Policies:
+    from bandits.keys import trusted_keys
+    from bandits.replay import Policies
+
+    return Policies(load_config().domains, _home().snapshots, trusted_keys(_home().root))
 
 
 def _scopes(text: str | None) -> list[Scope]:

@@ -33,7 +33,7 @@ def affordable(prices: Vector, floor: float, budget: float) -> Mask:
 
 @dataclass(slots=True)
 class Pacer:
-    """Spend of one scope on one day. The only state of money; rebuilt from the record after a restart.
+    """Spend of one scope on one day; see state.py for how it follows from the record.
 
     budget: USD per request on average.   burst: requests' worth of budget that may be spent ahead of time.
     """
@@ -70,6 +70,11 @@ class Pacer:
         self.requests += 1
         self.reserved[decision_id] = price
         self.promised += price
+
+    def cancel(self, decision_id: str) -> None:
+        """Take back a decision that never came to be."""
+        self.requests -= 1
+        self.promised -= self.reserved.pop(decision_id)
 
     def settle(self, decision_id: str, cost: float) -> None:
         """Replace what was held for a decision by what it cost; a second cost of the same decision adds up."""

@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from bandits.audited import broken_links
 from bandits.config import load_config
-from bandits.errors import PilotageError
+from bandits.errors import AuditError, PilotageError
 from bandits.keys import trusted_keys
 from bandits.serving import Home
 from bandits.snapshots import SnapshotReader
@@ -32,6 +33,7 @@ def examine(place: Home) -> list[Check]:
         ("record", _record),
         ("warehouse", _warehouse),
         ("snapshots", _snapshots),
+        ("audit", _audit),
         ("prefect", _prefect),
     ]
     return [_run(name, check, place) for name, check in checks]
@@ -91,3 +93,10 @@ def _prefect(_: Home) -> str:
     if importlib.util.find_spec("prefect") is None:
         raise PilotageError("Prefect must be installed for the night; run `make setup`.")
     return "installed"
+
+
+def _audit(place: Home) -> str:
+    faults = broken_links(place)
+    if faults:
+        raise AuditError(f"the audit chain must be whole, but: {faults[0]}; `pilotage audit verify` tells all.")
+    return "whole"

@@ -84,3 +84,25 @@ class ForgedIdError(UnknownDecisionError):
 
 class EvidenceError(PilotageError, ValueError):
     """A score, bound or error rate that a judgement would rest on is not finite or out of its stated range."""
+
+
+class AuditError(PilotageError):
+    """The audit chain cannot be read or written, or was given something that it cannot seal."""
+
+
+class LedgerError(PilotageError):
+    """The ledger of budgets cannot be written, or was asked for what no ledger can keep."""
+
+
+class BudgetExhaustedError(PilotageError):
+    """A cap of money has not enough left; `cap` says which, `left` how much, `resets` when it begins anew."""
+
+    def __init__(self, message: str, cap: str, left: int, resets: float) -> None:
+        super().__init__(message)
+        self.cap = cap
+        self.left = left  # nano-dollars
+        self.resets = resets  # UTC, seconds since the epoch
+
+
+class InterchangeError(PilotageError):
+    """A file of logged feedback cannot be written or read at all; a bad row alone is quarantined instead."""

@@ -79,7 +79,7 @@ def spend(alpha: float, night: int) -> float:
 
 
 def _judge(interval: Interval, alpha: float, night: int, ess: float) -> tuple[Literal["pass", "fail", "hold"], str]:
-    low, high = interval  # never both low > 0 and high < 0: at 0 the two gamblers' stakes are equal, so not both win
+    low, high = interval  # low <= high: never both low > 0 and high < 0
     between = f"advantage between {low:+.4f} and {high:+.4f} (alpha {alpha:.2g}, night {night})"
     if not ess >= ENOUGH:
         return "hold", f"not enough data: the effective sample size is {ess:.0f}, and a verdict needs {ENOUGH:.0f}."

@@ -5,6 +5,7 @@ Plain functions in the order of the night; flows/night.py wraps each as a Prefec
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from bandits import guard, training
-from bandits.config import DomainConfig, NightConfig
+from bandits.audit import Action, Audit, Head
+from bandits.config import Config, DomainConfig, NightConfig
 from bandits.evaluation import dr, report
 from bandits.evaluation.weights import support
 from bandits.gates import GateVerdict, gate
@@ -21,14 +23,13 @@ from bandits.guard import Choice, GuardVerdict
 from bandits.keys import SigningKey, trusted_keys
 from bandits.learners.baselines import ContextFree
 from bandits.learners.frozen import SIMPLE_KINDS, thaw
-from bandits.night_report import NightReport
+from bandits.night_report import NightReport, kept
 from bandits.policy import Policy
 from bandits.serving import Home
 from bandits.snapshots import Manifest, SnapshotReader, latest, publish
 from bandits.training import Prepared, Trained
 from bandits.tuning import Tuned, tune
 from bandits.types import LoggedFeedback, Matrix, Scope
-from bandits.warehouse import read_runs
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,22 +125,32 @@ def conclude(
     learned: Learned,
     judged: Judged,
     settings: NightConfig,
-    root: Path,
+    home: Home,
     key: SigningKey,
     now: float,
 ) -> NightReport:
-    """Publish what was chosen as a signed snapshot, or keep what serves; either way a report."""
-    feedback, parent = learned.prepared.feedback, latest(root, scope)
+    """Publish what was chosen as a signed snapshot, or keep what serves; either way a row of the audit and a report.
+
+    The row comes first, and the snapshot signs it: there is no promotion without its reason in the chain.
+    """
+    feedback, parent = learned.prepared.feedback, latest(home.snapshots, scope)
     detail = _detail(learned, judged)
+    sealed = _seal(home, run_id, scope, "promotion" if judged.publish else "kept", judged.reason, now)
     manifest: Manifest | None = None
     if judged.publish is not None:
         manifest = publish(
-            root,
+            home.snapshots,
             scope,
             judged.policies[judged.publish].freeze(),
             position=feedback.position,
             parent=parent,
-            evidence={"run_id": run_id, "chosen": judged.publish, "reason": judged.reason, **detail},
+            evidence={
+                "run_id": run_id,
+                "chosen": judged.publish,
+                "reason": judged.reason,
+                "audit": sealed._asdict(),
+                **detail,
+            },
             created=now,
             expires=now + settings.expires_days * 86_400.0,
             key=key,
@@ -160,6 +171,26 @@ def conclude(
     )
 
 
+def keep(run_id: str, scope: Scope, feedback: LoggedFeedback, home: Home, now: float, reason: str) -> NightReport:
+    """Keep what serves after a night that had nothing to learn from: a row of the audit and a report."""
+    _seal(home, run_id, scope, "kept", reason, now)
+    return kept(run_id, scope, feedback, now, reason)
+
+
+def note_changes(home: Home, config: Config, key: SigningKey, now: float) -> None:
+    """Seal in the audit what changed since it was last looked at: the configuration, the key that signs."""
+    settings = hashlib.sha256(config.model_dump_json().encode()).hexdigest()
+    with Audit(home.audit_url) as audit:
+        known = {row.action: row.content for row in audit.rows() if row.tenant == "" and row.content is not None}
+        found: list[tuple[Action, str, dict[str, str]]] = [
+            ("configuration", "the configuration is another than before", {"sha256": settings}),
+            ("key", "another key signs snapshots", {"id": key.id}),
+        ]
+        for action, why, evidence in found:
+            if known.get(action, {}).get("evidence") != evidence:
+                audit.append(action, tenant="", who="night", why=why, evidence=evidence, time=now)
+
+
 def serving_learned(home: Home, scope: Scope, now: float) -> Incumbent | None:
     """The learned policy that serves the scope: its newest good snapshot, if that is not a simple one."""
     reader = SnapshotReader(home.snapshots, scope, trusted_keys(home.root))
@@ -173,13 +204,22 @@ def serving_learned(home: Home, scope: Scope, now: float) -> Incumbent | None:
 def nights_since(home: Home, scope: Scope, incumbent: Incumbent | None, now: float) -> int:
     """Which night this is since the incumbent was promoted, from 1.
 
-    Days gone by or nights run, whichever is more: deleting the warehouse, which counts the runs, must not refill the
-    gate's error rate by more than a day's worth.
+    Days gone by or nights in the audit, whichever is more: losing the audit must not refill the gate's error rate by
+    more than a day's worth.
     """
     if incumbent is None:
         return 1
-    runs = sum(run["time"] > incumbent.created for run in read_runs(home.warehouse, scope))
+    with Audit(home.audit_url) as audit:
+        nights = [row for row in audit.rows(scope.tenant) if row.action in ("promotion", "kept") and row.content]
+    here = [row for row in nights if row.content and row.content["evidence"]["scope"] == str(scope)]
+    runs = sum(row.time > incumbent.created for row in here)
     return 1 + max(runs, int((now - incumbent.created) // 86_400.0))
+
+
+def _seal(home: Home, run_id: str, scope: Scope, action: Action, why: str, now: float) -> Head:
+    evidence = {"scope": str(scope), "run_id": run_id}
+    with Audit(home.audit_url) as audit:
+        return audit.append(action, tenant=scope.tenant, who="night", why=why, evidence=evidence, time=now)
 
 
 def _simple(prepared: Prepared, q_hat: Matrix) -> dict[Choice, Policy]:
@@ -227,6 +267,7 @@ def _detail(learned: Learned, judged: Judged) -> dict[str, Any]:
         "gate": asdict(judged.gate),
         "costs": dict(judged.costs),
         "budget": learned.prepared.domain.budget_usd_per_request,
+        "reward": learned.prepared.domain.reward.fingerprint,
         "rows": [
             {
                 "policy": row.policy,

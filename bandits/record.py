@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import operator
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
@@ -19,9 +18,10 @@ from typing import Any, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from bandits.database import open_database
 from bandits.errors import (
     ContextError,
     DuplicateDecisionError,
@@ -32,15 +32,13 @@ from bandits.errors import (
     UnknownDecisionError,
     UnreadableRowError,
 )
-from bandits.record_postgres import Postgres
-from bandits.record_sqlite import Sqlite
+from bandits.record_erasure import Epoch, Erased, current_epoch, erase, tombstones
 from bandits.record_tables import (
     DECISIONS,
     HEAD,
     META,
     OUTCOMES,
     VERSION,
-    Database,
     from_decision,
     from_outcome,
     insert,
@@ -86,6 +84,7 @@ class Record(Protocol):
     def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
         """The rows at positions after+1 .. after+limit, or as many as there are, in order.
 
+        Where all of those were erased: the next ones there are. So an empty answer is the end of the record.
         Raises UnreadableRowError, with the first position that does not read back.
         """
 
@@ -97,6 +96,12 @@ class Record(Protocol):
 
     def head(self) -> int:
         """Position of the last row; 0 when there is none."""
+
+    def erased(self, after: int, until: int) -> set[int]:
+        """Positions in after+1 .. until whose rows were erased: nothing is missing there."""
+
+    def epoch(self) -> Epoch:
+        """The epoch that lasts: what was decided before it began can be read, but not be promised to replay."""
 
     def close(self) -> None:
         """Let go of the store; what was acknowledged stays."""
@@ -159,6 +164,15 @@ class MemoryRecord:
         """See `Record.head`."""
         return len(self._entries)
 
+    def erased(self, after: int, until: int) -> set[int]:
+        """See `Record.erased`. Nothing ever is."""
+        del after, until
+        return set()
+
+    def epoch(self) -> Epoch:
+        """See `Record.epoch`. It never ends."""
+        return Epoch(1, 0)
+
     def close(self) -> None:
         """See `Record.close`."""
 
@@ -196,7 +210,7 @@ class SqlRecord:
         """
         self._process = os.getpid()
         self._writer = GroupWriter(self._commit)  # threads queue here; only processes meet in the database
-        self._database = _database(url, busy_s)
+        self._database = open_database(url, busy_s)
         self._failures: tuple[type[Exception], ...] = (DBAPIError, PoolTimeoutError, *self._database.failures)
         self.url = self._database.shown
         try:
@@ -205,6 +219,9 @@ class SqlRecord:
         except RecordError:
             self._database.writing.dispose()
             raise
+        found = self._database.writing.url
+        self._path = os.path.abspath(str(found.database)) if found.get_backend_name() == "sqlite" else None
+        self._file = _file(self._path)
 
     def append(self, *entries: Entry) -> int:
         """See `Record.append`. Costs one fsync, shared with all who wait for one; RecordError when closed."""
@@ -221,10 +238,13 @@ class SqlRecord:
         after = max(after, 0)
         found: list[tuple[int, Callable[[sa.Row[Any]], Entry], sa.Row[Any]]] = []
         with self._transaction(self._database.reading) as connection:
-            last = min(after + limit, _read_head(connection))
-            for table, decode in ((DECISIONS, to_decision), (OUTCOMES, to_outcome)):
-                span = sa.select(table).where(table.c.position > after, table.c.position <= last)
-                found += [(row.position, decode, row) for row in connection.execute(span)]
+            head = _read_head(connection)
+            while not found and after < head and limit > 0:
+                last = min(after + limit, head)
+                for table, decode in ((DECISIONS, to_decision), (OUTCOMES, to_outcome)):
+                    span = sa.select(table).where(table.c.position > after, table.c.position <= last)
+                    found += [(row.position, decode, row) for row in connection.execute(span)]
+                after = last
         found.sort(key=operator.itemgetter(0))
         return [Row(position, _decoded(decode, row)) for position, decode, row in found]
 
@@ -249,6 +269,36 @@ class SqlRecord:
         with self._transaction(self._database.reading) as connection:
             return _read_head(connection)
 
+    def erased(self, after: int, until: int) -> set[int]:
+        """See `Record.erased`."""
+        with self._transaction(self._database.reading) as connection:
+            return tombstones(connection, after, until)
+
+    def epoch(self) -> Epoch:
+        """See `Record.epoch`."""
+        with self._transaction(self._database.reading) as connection:
+            return current_epoch(connection)
+
+    def erase(self, tenant: str, user: str | None = None, before: float | None = None) -> Erased:
+        """Take away what one person, or a tenant before a time, decided and what came back; see record_tables.erase.
+
+        Durable when it returns; the bytes are gone from the file after `scrub`.
+        """
+        if not (user or before):
+            raise RecordError("an erasure must name a person or a time, but got neither; nothing was erased.")
+        with self._transaction(self._database.writing) as connection:
+            place(connection)
+            return erase(connection, tenant, user, before)
+
+    def scrub(self) -> None:
+        """Overwrite what was deleted: no free page or log of the database keeps its bytes. Raises RecordError."""
+        self._check_process()
+        try:
+            self._database.scrub()
+        except self._failures as error:
+            said = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
+            raise RecordError(self._database.fault(said)) from error
+
     def close(self) -> None:
         """See `Record.close`. Writes first what waits; reading opens the file again, appending does not."""
         if os.getpid() == self._process:
@@ -260,6 +310,12 @@ class SqlRecord:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees one state of the record, for reads that are not by rows. Raises RecordError."""
+        with self._transaction(self._database.reading) as connection:
+            yield connection
 
     def _commit(self, group: Sequence[_Batch]) -> list[Answer]:
         """Write the sound batches of `group`, all others left out, in one transaction; the answer to each.
@@ -287,6 +343,11 @@ class SqlRecord:
                 answers.append(last)
             if last > before:
                 insert(connection, decisions, outcomes, last)
+        if _file(self._path) != self._file:
+            raise RecordError(
+                f"a record must stay where it was opened, but {self.url} or its log was removed or replaced; rows that "
+                "nobody can find again are not acknowledged. Restore the record, and open it anew."
+            )
         return answers
 
     def _check_process(self) -> None:
@@ -326,20 +387,16 @@ class SqlRecord:
         place(connection)  # it can be written, or its opening fails
 
 
-def _database(url: str, busy_s: float) -> Database:
+def _file(path: str | None) -> tuple[int, int] | None:
+    """What tells a SQLite database from any other that may come to its place; None where it or its log is not."""
+    if path is None:
+        return None
     try:
-        parsed = sa.make_url(url)
-    except SQLAlchemyError:
-        parsed = None
-    backend = None if parsed is None else parsed.get_backend_name()
-    if parsed is not None and backend == "sqlite":
-        return Sqlite(parsed, busy_s)
-    if parsed is not None and backend == "postgresql":
-        return Postgres(parsed, busy_s)
-    raise RecordError(
-        "the URL of a record must be sqlite:///path/to/file or postgresql+psycopg://user:password@host/database, but "
-        f"got {re.sub('://.*@', '://…@', str(url))!r}."
-    )
+        found = os.stat(path)
+        os.stat(f"{path}-wal")
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _check(entry: Entry) -> None:

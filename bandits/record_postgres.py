@@ -71,6 +71,12 @@ class Postgres:
                 "make one with: createdb -E UTF8 -T template0 NAME"
             )
 
+    def scrub(self) -> None:
+        """Write the tables anew. What the server archives of its log is the server's to delete."""
+        with self.writing.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for table in ("decisions", "outcomes"):
+                connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {table}")
+
     def fault(self, error: Exception) -> str:
         """What failed, and what to do."""
         said = " ".join(str(error).split()).rstrip(".?")

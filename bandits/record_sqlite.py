@@ -36,6 +36,17 @@ class Sqlite:
     def before_opening(self, connection: Connection) -> None:
         """Nothing: who writes has the file to itself."""
 
+    def scrub(self) -> None:
+        """Write the file anew without its free pages, and empty the log; waits for readers of the old pages."""
+        with self.writing.connect() as connection:
+            raw = connection.connection.driver_connection
+            if raw is None:
+                return
+            raw.execute("VACUUM")
+            busy = 1
+            while busy:  # each try waits for busy_s, then raises or says that somebody still reads
+                (busy, _, _) = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
     def fault(self, error: Exception) -> str:
         """What failed, and what to do."""
         return (

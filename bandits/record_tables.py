@@ -72,6 +72,18 @@ OUTCOMES = sa.Table(
     sa.Column("key", sa.Text, nullable=False, server_default=""),
     sa.Index("outcomes_by_decision", "decision_id", "position"),
 )
+TOMBSTONES = sa.Table(  # positions whose rows an erasure took away
+    "tombstones",
+    TABLES,
+    sa.Column("position", _position, primary_key=True, autoincrement=False),
+    sa.Column("epoch", _position, nullable=False),  # the one that the erasure began
+)
+EPOCHS = sa.Table(
+    "epochs",
+    TABLES,
+    sa.Column("epoch", _position, primary_key=True, autoincrement=False),
+    sa.Column("position", _position, nullable=False),  # the head when it began; the first, 1, is not listed
+)
 _APPEND_ONLY = {
     "sqlite": (
         "CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table} "
@@ -95,9 +107,26 @@ def make(connection: Connection) -> None:
     connection.execute(sa.insert(HEAD), [{"position": 0}])
     if dialect == "postgresql":
         connection.exec_driver_sql(_REFUSES)
-    for table in (DECISIONS, OUTCOMES):
-        for verb in ("update", "delete", *(["truncate"] if dialect == "postgresql" else [])):
-            connection.exec_driver_sql(_APPEND_ONLY[dialect].format(table=table.name, verb=verb))
+    guard(connection)
+
+
+def guard(connection: Connection) -> None:
+    """Let the database itself refuse to change or delete a decision or an outcome."""
+    dialect = connection.dialect.name
+    for table, verb in _guarded(connection):
+        connection.exec_driver_sql(_APPEND_ONLY[dialect].format(table=table, verb=verb))
+
+
+def unguard(connection: Connection) -> None:
+    """Take that back; for an erasure, which must guard again in the same transaction."""
+    on = " ON {}" if connection.dialect.name == "postgresql" else ""
+    for table, verb in _guarded(connection):
+        connection.exec_driver_sql(f"DROP TRIGGER {table}_no_{verb}{on.format(table)}")
+
+
+def _guarded(connection: Connection) -> list[tuple[str, str]]:
+    verbs = ("update", "delete", *(["truncate"] if connection.dialect.name == "postgresql" else []))
+    return [(table.name, verb) for table in (DECISIONS, OUTCOMES) for verb in verbs]
 
 
 _MIGRATIONS = {  # version -> what makes the next of it; old rows keep their meaning
@@ -105,6 +134,8 @@ _MIGRATIONS = {  # version -> what makes the next of it; old rows keep their mea
         "ALTER TABLE decisions ADD COLUMN \"user\" TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE decisions ADD COLUMN seen BIGINT NOT NULL DEFAULT 0",
         "ALTER TABLE outcomes ADD COLUMN \"key\" TEXT NOT NULL DEFAULT ''",
+        "CREATE TABLE tombstones (position BIGINT NOT NULL PRIMARY KEY, epoch BIGINT NOT NULL)",
+        "CREATE TABLE epochs (epoch BIGINT NOT NULL PRIMARY KEY, position BIGINT NOT NULL)",
     ),
 }
 
@@ -294,6 +325,9 @@ class Database(Protocol):
 
     def before_opening(self, connection: Connection) -> None:
         """Called in the transaction that looks for the tables, first of all. Raises RecordError: not fit for them."""
+
+    def scrub(self) -> None:
+        """Overwrite what was deleted. Raises what the driver raises."""
 
     def fault(self, error: Exception) -> str:
         """The text of a RecordError for what its driver said."""

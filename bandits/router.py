@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bandits.budget import Pacer, affordable
+from bandits.caps import Reservation, nano
 from bandits.config import DomainConfig
-from bandits.errors import ContextError
+from bandits.errors import ContextError, LedgerError, PilotageError
 from bandits.features import check_context, width
 from bandits.learners.baselines import ContextFree
 from bandits.policy import Policy, draw
-from bandits.record import Record, rows
+from bandits.record import Record
+from bandits.rewards import cost
+from bandits.state import State, day_of, tail
 from bandits.types import Context, Decision, Mask, Outcome, Scope, Vector, new_id
+
+if TYPE_CHECKING:
+    from bandits.ledger import Ledger
+
+_AHEAD = 2_000  # own entries that the state may be ahead of its position before a decision catches up
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +53,9 @@ def first_policy(domain: DomainConfig) -> Serving:
 class Router:
     """Decides for one scope. Thread-safe: decisions and outcomes may come from many callers.
 
-    rng is the only source of chance; clock gives UTC seconds.
+    rng is the only source of chance; clock gives UTC seconds.   state: what the record says of the scope so far (see
+    state.py); left out, the whole record is folded. Own decisions count at once, those of other processes as soon as
+    the router catches up with the record.   ledger: hard caps of the scope's tenant (see ledger.py); none: no caps.
     """
 
     def __init__(
@@ -53,13 +65,18 @@ class Router:
         record: Record,
         rng: np.random.Generator,
         clock: Callable[[], float] = time.time,
+        state: State | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.scope, self.domain = scope, domain
-        self._record, self._rng, self._clock = record, rng, clock
+        self._record, self._rng, self._clock, self._ledger = record, rng, clock, ledger
         self._serving = first_policy(domain)
         self._lock = threading.Lock()
-        self._day = _day(clock())
-        self._pacer = self._spent_today()
+        self._state = state or State(scope, domain)
+        self._ahead: Counter[str | Outcome] = Counter()  # own decisions (by id) and outcomes behind its position
+        self._catching = threading.Lock()
+        self._state.turn(day_of(clock()))
+        self.catch_up()
 
     @property
     def serving(self) -> Serving:
@@ -69,7 +86,7 @@ class Router:
     @property
     def pacer(self) -> Pacer:
         """Spending of the current day."""
-        return self._pacer
+        return self._state.pacer
 
     def swap(self, serving: Serving) -> None:
         """Serve another policy from the next decision on. Refuses one for other arms or features."""
@@ -84,19 +101,23 @@ class Router:
     def decide(self, context: Context, user: str = "") -> Decision:
         """Draw an arm for one context, (d,), and record the draw; returns when the record has it.
 
-        user: the pseudonym of whoever asks (ids.py); "" for nobody in particular.
-        Raises ContextError for a context that is not finite or not of the domain's length.
+        user: the pseudonym of whoever asks (ids.py), "" for nobody in particular.
+        Raises ContextError for a context that is not finite or not of the domain's length, and with a ledger
+        BudgetExhaustedError where a cap leaves no money for even the cheapest arm.
         """
         context = check_context(context, width(self.domain.features))
         now = self._clock()
+        if len(self._ahead) > _AHEAD:
+            self.catch_up()
+        held = self._hold(user, now)
         with self._lock:
-            self._turn_day(now)
-            policy, pressure = self._serving.policy, self._pacer.pressure
-            allowed, excluded = self._allowed(policy)
+            self._state.turn(day_of(now))
+            policy, pressure = self._serving.policy, self.pacer.pressure
+            allowed, excluded = self._allowed(policy, held)
             probabilities = policy.probabilities(context[None, :], allowed[None, :], pressure)[0]
             action, propensity = draw(probabilities, self._rng)
             decision = Decision(
-                id=new_id(now, self._rng.bytes(10)),
+                id=held.id if held else new_id(now, self._rng.bytes(10)),
                 time=now,
                 scope=self.scope,
                 schema=self.domain.features,
@@ -111,24 +132,98 @@ class Router:
                 pressure=pressure,
                 user=user,
             )
-            self._pacer.reserve(decision.id, float(policy.prices[action]))
-        self._record.append(decision)
+            self._state.add(decision)
+            self._ahead[decision.id] += 1
+        try:
+            self._record.append(decision)
+        except PilotageError:
+            with self._lock:
+                self._arrived(decision)
+                self._state.cancel(decision)
+            self._let_go(held)
+            raise
         return decision
 
     def report(self, outcome: Outcome) -> None:
         """Record what came back for a decision of this scope, and settle its cost."""
-        self._record.append(outcome)
-        if outcome.cost_usd is not None:
+        with self._lock:
+            self._ahead[outcome] += 1  # before the append: whoever catches up must know it for our own
+        try:
+            self._record.append(outcome)
+        except PilotageError:
             with self._lock:
-                self._pacer.settle(outcome.decision_id, outcome.cost_usd)
+                self._arrived(outcome)
+            raise
+        if outcome.cost_usd is not None:
+            if outcome.decision_id not in self.pacer.reserved:
+                self.catch_up()  # another process decided: count its promise before what became of it
+            with self._lock:
+                self._state.add(outcome)
+            self._settle(outcome.decision_id)
 
-    def _allowed(self, policy: Policy) -> tuple[Mask, dict[str, str]]:
+    def catch_up(self) -> int:
+        """Count what other processes appended; the position of the record up to which the state now reaches.
+
+        Raises RecordError where the record cannot be read; what serves goes on serving.
+        """
+        with self._catching:
+            for row in tail(self._record, self._state.position):
+                with self._lock:
+                    if self._arrived(row.entry):
+                        self._state.skip(row)
+                    else:
+                        self._state.fold([row])
+            return self._state.position
+
+    def _arrived(self, entry: Decision | Outcome) -> bool:
+        """Whether an entry is this router's own and was counted ahead of the position; from now on it is not."""
+        key = entry.id if isinstance(entry, Decision) else entry
+        left = self._ahead.get(key, 0) - 1
+        if left > 0:
+            self._ahead[key] = left
+        else:
+            self._ahead.pop(key, None)
+        return left >= 0
+
+    def _hold(self, user: str, now: float) -> Reservation | None:
+        """Hold what the dearest arm in reach is expected to cost, or what the caps have left for a cheaper one.
+
+        Before anything is drawn: a draw that a cap refused would be missing from the log and its propensity untrue.
+        """
+        if self._ledger is None:
+            return None
+        policy = self._serving.policy
+        reach = policy.prices[self._affordable(policy.prices) & policy.supported]
+        least = float(policy.prices.min())
+        with self._lock:
+            decision_id = new_id(now, self._rng.bytes(10))
+        amount, least_amount = nano(float(max(reach, default=least))), nano(least)
+        return self._ledger.reserve(self.scope.tenant, user, amount, now, least=least_amount, id=decision_id)
+
+    def _let_go(self, held: Reservation | None) -> None:
+        """Give back what is held for a decision that was not made; what cannot be given back now lapses."""
+        if self._ledger is not None and held is not None:
+            with suppress(LedgerError):
+                self._ledger.release(held)
+
+    def _settle(self, decision_id: str) -> None:
+        """Count against the caps all that a decision has cost so far, in the day it was made."""
+        if self._ledger is not None:
+            decision = self._record.decision(decision_id, self.scope.tenant)
+            spent = cost(self._record.outcomes(decision_id)) or 0.0
+            made = Reservation(decision_id, self.scope.tenant, decision.user, 0, decision.time)
+            self._ledger.settle(made, nano(spent))
+
+    def _allowed(self, policy: Policy, held: Reservation | None) -> tuple[Mask, dict[str, str]]:
         """Arms that may be drawn now, (K,), and why the others may not."""
         rules: list[tuple[str, Mask]] = [
             ("exploring it would cost more than a tenth of the budget", self._affordable(policy.prices)),
             ("too few logged draws to be trusted", policy.supported),
-            ("the running cap of the budget is reached", self._pacer.within_cap(policy.prices)),
+            ("the running cap of the budget is reached", self.pacer.within_cap(policy.prices)),
         ]
+        if held is not None:
+            fits = np.array([nano(price) <= held.amount for price in policy.prices.tolist()])
+            rules.append(("the caps of the tenant have too little left for it", fits))
         allowed = np.logical_and.reduce([mask for _, mask in rules])
         if not allowed.any():  # a request that the cap blocks is answered by the cheapest arm
             allowed[int(np.argmin(policy.prices))] = True
@@ -141,24 +236,3 @@ class Router:
 
     def _affordable(self, prices: Vector) -> Mask:
         return affordable(prices, self.domain.floor, self.domain.budget_usd_per_request)
-
-    def _turn_day(self, now: float) -> None:
-        """Start a new pacer with each UTC day."""
-        if _day(now) != self._day:
-            self._day = _day(now)
-            self._pacer = Pacer(self.domain.budget_usd_per_request, self.domain.burst)
-
-    def _spent_today(self) -> Pacer:
-        """Today's spending as the record has it: a restart must not forget what was spent."""
-        pacer = Pacer(self.domain.budget_usd_per_request, self.domain.burst)
-        prices = dict(zip(self.domain.arm_names, self._serving.policy.prices.tolist(), strict=True))
-        for _, entry in rows(self._record):
-            if entry.scope == self.scope and isinstance(entry, Decision) and _day(entry.time) == self._day:
-                pacer.reserve(entry.id, prices.get(entry.arm, 0.0))  # an arm gone since: its cost tells, if known
-            elif isinstance(entry, Outcome) and entry.cost_usd is not None and entry.decision_id in pacer.reserved:
-                pacer.settle(entry.decision_id, entry.cost_usd)
-        return pacer
-
-
-def _day(now: float) -> str:
-    return datetime.fromtimestamp(now, UTC).date().isoformat()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bandits.config import Config, home, record_url
-from bandits.errors import ContextError, DuplicateOutcomeError, KeyFileError, SnapshotError
+from bandits.errors import ContextError, DuplicateOutcomeError, KeyFileError, RecordError, SnapshotError
 from bandits.ids import IdRing
 from bandits.keys import trusted_keys
 from bandits.learners.frozen import thaw
@@ -18,12 +19,13 @@ from bandits.record import Record, SqlRecord
 from bandits.repeats import news
 from bandits.router import Router, Serving
 from bandits.snapshots import SnapshotReader
+from bandits.state import CHECKPOINT_EVERY, resume, save, tail
 from bandits.types import Outcome, Scope
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The folder of all state. Record, keys and snapshots are to be kept; the warehouse is rebuilt from the record."""
+    """The folder of all state. Record, audit, keys and snapshots are to be kept; the rest follows from the record."""
 
     root: Path
     record: str | None = field(default=None, repr=False)  # URL of a record elsewhere, which may have a password
@@ -44,6 +46,11 @@ class Home:
         return Path(self.record_url.removeprefix("sqlite:///")) if self.record_url.startswith("sqlite:") else None
 
     @property
+    def audit_url(self) -> str:
+        """The audit chain: a file of its own, since it grows by a few rows a night."""
+        return f"sqlite:///{self.root / 'audit.db'}"
+
+    @property
     def warehouse(self) -> Path:
         """The DuckDB view of the record."""
         return self.root / "warehouse.duckdb"
@@ -52,6 +59,35 @@ class Home:
     def snapshots(self) -> Path:
         """Signed snapshots, by scope and version."""
         return self.root / "snapshots"
+
+    def checkpoint(self, scope: Scope) -> Path:
+        """The last state of a scope's servers: a cache of the record."""
+        return self.checkpoints / "servers" / scope.tenant / scope.workspace / f"{scope.domain}.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Caches of folds over the record: whoever erases deletes them."""
+        return self.root / "checkpoints"
+
+    @property
+    def erasures(self) -> Path:
+        """Erasures that are not complete yet."""
+        return self.root / "erasures"
+
+    @property
+    def people(self) -> Path:
+        """The keys of people (people.py)."""
+        return self.root / "keys" / "people.db"
+
+    @property
+    def backups(self) -> Path:
+        """Where this home was backed up to: whoever erases must reach the keys there."""
+        return self.root / "backups.json"
+
+    @property
+    def publishing(self) -> Path:
+        """The lock of whoever publishes or erases: no policy of an epoch that has ended may come after its end."""
+        return self.root / "publishing.lock"
 
     @property
     def study(self) -> Path:
@@ -80,26 +116,31 @@ class Server:
         rng: np.random.Generator,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.router = Router(scope, config.domains[scope.domain], record, rng, clock)
+        domain = config.domains[scope.domain]
         self.ids = IdRing(home.root)
-        self._home, self._record, self._clock = home, record, clock
+        self._home, self._clock, self._record = home, clock, record
+        self._state = resume(home.checkpoint(scope), scope, domain, record)  # what the record says, and nothing else
+        self._kept = 0  # position of the checkpoint
+        self.router = Router(scope, domain, record, rng, clock, copy.deepcopy(self._state))
         self._reader: SnapshotReader | None = None
         self._unfit: Exception | None = None  # why the newest snapshot that verified cannot serve this router
         self.last_error: Exception | None = None
         self.refresh()
 
     def refresh(self) -> bool:
-        """Serve a newer snapshot if one verifies and fits; True if it swapped.
+        """Count what other processes did, and serve a newer snapshot if one verifies and fits; True if it swapped.
 
-        Never raises for what is wrong with snapshots or keys: it stands in `last_error` for as long as it is so, and
-        what serves goes on serving.
+        Never raises for what is wrong with record, snapshots or keys: it stands in `last_error` for as long as it is
+        so, and what serves goes on serving.
         """
         try:
+            self._follow()
             reader = self._reader = self._reader or self._find_reader()
-        except KeyFileError as error:
+        except (KeyFileError, RecordError, OSError) as error:
             self.last_error = error
             return False
         if reader is None:
+            self.last_error = None
             return False
         verified = reader.refresh(self._clock())
         if verified and reader.current is not None:
@@ -124,6 +165,14 @@ class Server:
         except DuplicateOutcomeError:
             return False
         return True
+
+    def _follow(self) -> None:
+        """Catch up with the record, and keep a checkpoint so that a restart folds few rows."""
+        position = self.router.catch_up()
+        if position - self._kept >= CHECKPOINT_EVERY:
+            self._state.fold(tail(self._record, self._state.position))
+            save(self._home.checkpoint(self.router.scope), self._state)
+            self._kept = self._state.position
 
     def _find_reader(self) -> SnapshotReader | None:
         """A reader, once there is a key to trust: before the first publishing there is none."""

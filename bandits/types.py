@@ -22,6 +22,7 @@ Context = NDArray[np.float32]  # (d,), or (n, d) for many
 Actions = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+_HEX = re.compile(r"[0-9a-f]{12}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -73,6 +74,12 @@ def new_id(time: float, noise: bytes | None = None) -> str:
     """A decision id: 48 bits of UTC milliseconds, then 80 random bits (`noise`), so that ids sort by time."""
     milliseconds = int(time * 1000) & (2**48 - 1)
     return f"{milliseconds:012x}{(noise or os.urandom(10)).hex()}"
+
+
+def time_of(decision_id: str) -> float | None:
+    """When an id of `new_id` was made: UTC, seconds since the epoch, in whole milliseconds; None for another id."""
+    head = decision_id[:12]
+    return int(head, 16) / 1000.0 if len(decision_id) >= 32 and _HEX.fullmatch(head) else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,17 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from nacl.signing import VerifyKey
 
 from bandits.config import DomainConfig
-from bandits.errors import SnapshotError
-from bandits.learners.frozen import thaw
 from bandits.learners.linear_policy import LinearPolicy
-from bandits.policy import Policy
+from bandits.replay import Policies, replays
 from bandits.rewards import cost, reward
-from bandits.router import first_policy
-from bandits.snapshots import load
 from bandits.types import Decision, Outcome
 
 
@@ -100,14 +95,12 @@ def explain(
     now: float,
 ) -> Story:
     """Tell the story of `decision`; recomputes its probabilities from the policy that acted, where that is at hand."""
-    policy = _policy(decision, domain, snapshots, trusted)
+    policy = Policies({decision.scope.domain: domain}, snapshots, trusted).of(decision)
     q_hat: list[float | None] = [None] * len(decision.arms)
     usd: list[float | None] = [None] * len(decision.arms)
-    replays = None
+    same = None
     if policy is not None:
-        allowed = np.array([arm not in decision.excluded for arm in decision.arms])
-        again = policy.probabilities(decision.context[None, :], allowed[None, :], decision.pressure)[0]
-        replays = again.tobytes() == decision.probabilities.tobytes()
+        same = replays(decision, policy)
         usd = list(policy.prices)
         if isinstance(policy, LinearPolicy):
             scores = policy.scores(decision.context[None, :])
@@ -116,21 +109,7 @@ def explain(
         ArmStory(name, float(p), q, c, decision.excluded.get(name))
         for name, p, q, c in zip(decision.arms, decision.probabilities, q_hat, usd, strict=True)
     ]
-    return Story(decision, arms, outcomes, reward(outcomes, decision.time, now, domain.reward), cost(outcomes), replays)
-
-
-def _policy(
-    decision: Decision, domain: DomainConfig, snapshots: Path, trusted: Mapping[str, VerifyKey]
-) -> Policy | None:
-    if decision.policy == "explore":  # made from the configuration, which may have changed since
-        same = (decision.arms, decision.schema) == (domain.arm_names, domain.features)
-        return first_policy(domain).policy if same else None
-    try:
-        # As of the decision: a snapshot that has expired since was good when it acted.
-        frozen = load(snapshots, decision.scope, decision.policy, trusted=trusted, now=decision.time).frozen
-        return thaw(frozen)
-    except SnapshotError:
-        return None
+    return Story(decision, arms, outcomes, reward(outcomes, decision.time, now, domain.reward), cost(outcomes), same)
 
 
 def _number(value: float | None, form: str) -> str:

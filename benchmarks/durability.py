@@ -2,15 +2,18 @@
 
     python -m benchmarks.durability --cycles 1000
 
-A cycle: two processes open one record, eight threads each append decisions and outcomes, alone and together; what
+A cycle: two processes open one record, sixteen threads each append decisions and outcomes, alone and together; what
 `append` answers goes down a pipe. At a random moment all are killed with SIGKILL; the record is opened again and read.
+Every tenth cycle starts fresh interpreters and kills them when both have acknowledged a row; the others fork writers
+from a process that has imported already and kill them when one has, so that the other may die while it opens.
 At the end all of it is read once more and must say what the cycles saw. Then the write-ahead log of a living record is
-copied and cut at every byte of its last 64 KiB, and each torn copy is opened.
+copied and cut at every byte of its last 64 KiB, and each torn copy is read.
 
 Read it: `lost` are acknowledged rows that are not at the position acknowledged, `duplicated` are rows that are there
 twice; both must be 0, and positions gapless. `unacknowledged` rows are no fault: their writer died before it heard.
-`restart_p99_s` is from starting a process to its first acknowledged append, Python's own start included: < 2 s.
-`truncation_ok`: each torn copy held a prefix of what was appended, unharmed, and the whole copy all of it.
+`restart_p99_s` is of the fresh interpreters alone, from starting the process to its first acknowledged append, Python's
+own start included: < 2 s. `truncation_ok`: each torn copy held a prefix of what was appended, unharmed, and the whole
+copy all of it. Each copy is read with SQLite itself; where it shows what no copy before it showed, as a record too.
 
 What would make it wrong: SIGKILL tears no disk cache, so a store that never flushes would pass the cycles; that commits
 are flushed is a fact in tests/test_record.py, and the torn log stands for what a power cut leaves.
@@ -24,6 +27,7 @@ import itertools
 import json
 import multiprocessing
 import shutil
+import sqlite3
 import sys
 import tempfile
 import threading
@@ -33,6 +37,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -44,8 +49,9 @@ from bandits.record import Entry, Record, SqlRecord, rows
 from bandits.types import Decision, Outcome
 from benchmarks.record import sample
 
-PROCESSES, THREADS = 2, 8
-LOAD_S = 0.5  # the longest that a cycle's load lasts from the first acknowledgement on
+PROCESSES, THREADS = 2, 16
+FRESH = 10  # every so many cycles the writers are fresh interpreters
+LOAD_S = 0.6  # the longest that a cycle's load lasts
 PATIENCE_S = 60.0  # a process that has not acknowledged anything by then never will
 TAIL = 64 * 1024  # bytes of the log that are cut, one by one
 
@@ -90,9 +96,12 @@ def writing(url: str, prefix: str, acknowledgements: Connection) -> None:
         thread.join()
 
 
-def killed(url: str, cycle: int, load_s: float) -> tuple[dict[str, int], list[float]]:
-    """Start the writers, kill them load_s after all have begun; acknowledged name -> position, and each start, s."""
-    context = multiprocessing.get_context("spawn")
+def killed(url: str, cycle: int, load_s: float, fresh: bool) -> tuple[dict[str, int], list[float]]:
+    """Start the writers and kill them; acknowledged name -> position, and the starts, s, of those that began.
+
+    fresh: interpreters of their own, killed load_s after all have begun; else forks, load_s after the first of them.
+    """
+    context: Any = multiprocessing.get_context("spawn" if fresh else "forkserver")
     pipes = [context.Pipe(duplex=False) for _ in range(PROCESSES)]
     children = [
         context.Process(target=writing, args=(url, f"{cycle}-{child}", answer), daemon=True)
@@ -103,6 +112,7 @@ def killed(url: str, cycle: int, load_s: float) -> tuple[dict[str, int], list[fl
         child.start()
     for _, answer in pipes:
         answer.close()  # the child's end: when it dies, reading comes to an end
+    needed = PROCESSES if fresh else 1
     told: dict[str, int] = {}
     first: dict[Any, float] = {}
     listening = [asked for asked, _ in pipes]
@@ -112,13 +122,13 @@ def killed(url: str, cycle: int, load_s: float) -> tuple[dict[str, int], list[fl
             assert isinstance(asked, Connection)
             try:
                 last, names = asked.recv()
-            except EOFError:
+            except (EOFError, ConnectionResetError):
                 listening.remove(asked)
                 continue
             told |= {one: position for position, one in enumerate(names, start=last - len(names) + 1)}
             if asked not in first:
                 first[asked] = time.perf_counter() - begun
-                if len(first) == PROCESSES:
+                if len(first) == needed:
                     end = time.perf_counter() + load_s
         if alive and time.perf_counter() >= end:
             alive = False
@@ -126,8 +136,8 @@ def killed(url: str, cycle: int, load_s: float) -> tuple[dict[str, int], list[fl
                 child.kill()
     for child in children:
         child.join()
-    if len(first) < PROCESSES:
-        sys.exit(f"every writer must acknowledge within {PATIENCE_S:g} s, but {len(first)} of {PROCESSES} did.")
+    if len(first) < needed:
+        sys.exit(f"{needed} writers must acknowledge within {PATIENCE_S:g} s, but {len(first)} of {PROCESSES} did.")
     return told, list(first.values())
 
 
@@ -175,22 +185,52 @@ def living(folder: Path) -> tuple[Path, list[str]]:
     return copy, names
 
 
+def shown(path: Path) -> str:
+    """Digest of every row of every table as SQLite shows the file; why it shows none, if it does not."""
+    connection = sqlite3.connect(path)
+    try:
+        connection.execute("PRAGMA synchronous=OFF")  # a copy to look at and to throw away
+        tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").fetchall()
+        rows_of = [connection.execute(f'SELECT * FROM "{table}"').fetchall() for (table,) in tables]  # noqa: S608
+        return hashlib.sha256(repr((tables, rows_of)).encode()).hexdigest()
+    except sqlite3.Error as error:
+        return str(error)
+    finally:
+        connection.close()
+
+
+def held(path: Path, names: Sequence[str]) -> int:
+    """Rows of the record at `path`; -1: they are no prefix of `names`, or not readable."""
+    try:
+        with SqlRecord(f"sqlite:///{path}") as record:
+            found = [(position, name(entry)) for position, entry in rows(record)]
+            sound = found == list(enumerate(names[: len(found)], start=1)) and record.head() == len(found)
+    except PilotageError:
+        sound = False
+    return len(found) if sound else -1
+
+
 def torn(copy: Path, names: Sequence[str], lengths: Sequence[int]) -> list[int]:
     """Rows that a copy holds whose log was cut to each of these lengths, bytes; -1: not a prefix, or not readable."""
     database, log = copy.read_bytes(), copy.with_name(f"{copy.name}-wal").read_bytes()
+    known: dict[str, int] = {}  # what SQLite shows -> the record's rows: one opening for all cuts that show the same
     found = []
-    for length in lengths:
-        with tempfile.TemporaryDirectory(dir=copy.parent) as folder:
-            path = Path(folder) / "torn.db"
+    with tempfile.TemporaryDirectory(dir=copy.parent) as folder:
+        path = Path(folder) / "torn.db"
+
+        def cut(length: int) -> None:
+            for stale in path.parent.iterdir():
+                stale.unlink()
             path.write_bytes(database)
             path.with_name("torn.db-wal").write_bytes(log[:length])
-            try:
-                with SqlRecord(f"sqlite:///{path}") as record:
-                    held = [(position, name(entry)) for position, entry in rows(record)]
-                    sound = held == list(enumerate(names[: len(held)], start=1)) and record.head() == len(held)
-            except PilotageError:
-                sound = False
-            found.append(len(held) if sound else -1)
+
+        for length in lengths:
+            cut(length)
+            state = shown(path)
+            if state not in known:
+                cut(length)  # closing has changed the file
+                known[state] = held(path, names)
+            found.append(known[state])
     return found
 
 
@@ -199,14 +239,14 @@ def truncation(folder: Path, step: int, workers: int) -> dict[str, Any]:
     copy, names = living(folder)
     size = copy.with_name(f"{copy.name}-wal").stat().st_size
     lengths = [*range(size - TAIL, size, step), size]
-    parts = [lengths[start : start + 256] for start in range(0, len(lengths), 256)]
+    parts = [lengths[start : start + 1024] for start in range(0, len(lengths), 1024)]
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        held = list(itertools.chain(*pool.map(partial(torn, copy, names), parts)))
-    ordered = all(a <= b for a, b in itertools.pairwise(held))  # a longer log never holds less
+        kept = list(itertools.chain(*pool.map(partial(torn, copy, names), parts)))
+    ordered = all(a <= b for a, b in itertools.pairwise(kept))  # a longer log never holds less
     return {
-        "truncations": len(held),
-        "rows_kept": [min(held), max(held)],
-        "truncation_ok": min(held) >= 0 and ordered and held[-1] == len(names),
+        "truncations": len(kept),
+        "rows_kept": [min(kept), max(kept)],
+        "truncation_ok": min(kept) >= 0 and ordered and kept[-1] == len(names),
     }
 
 
@@ -214,32 +254,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read options, run the cycles, print a row for each, cut the log, print the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cycles", type=int, default=20, help="how many times the writers are killed")
+    parser.add_argument("--acknowledged", type=int, default=0, help="add cycles until so many rows are acknowledged")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of killing")
     parser.add_argument("--step", type=int, default=1, help="cut the log at every step-th byte")
     parser.add_argument("--workers", type=int, default=2, help="processes that open torn copies")
     parser.add_argument("--out", type=Path, help="folder for the records (default: temporary)")
     options = parser.parse_args(arguments)
-    if min(options.cycles, options.step, options.workers) < 1 or options.seed < 0:
-        parser.error("--cycles, --step and --workers must be positive, --seed not negative.")
+    if min(options.cycles, options.step, options.workers) < 1 or min(options.seed, options.acknowledged) < 0:
+        parser.error("--cycles, --step and --workers must be positive, --seed and --acknowledged not negative.")
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(options.seed)
     total: Counter[str] = Counter()
     starts: list[float] = []
     seen, gapless = Seen(0, hashlib.sha256()), True
+    multiprocessing.set_forkserver_preload(["benchmarks.record"])
+    forkserver.ensure_running()
+    cycle = 0
     with tempfile.TemporaryDirectory(dir=options.out) as folder:
         url = f"sqlite:///{folder}/record.db"
-        for cycle in range(options.cycles):
-            told, started = killed(url, cycle, float(rng.uniform(0.0, LOAD_S)))
+        while cycle < options.cycles or total["acknowledged"] < options.acknowledged:
+            fresh = cycle % FRESH == 0
+            told, started = killed(url, cycle, float(rng.uniform(0.0, LOAD_S)), fresh)
             begun = time.perf_counter()
             with SqlRecord(url) as record:
                 open_s = time.perf_counter() - begun
                 found = check(record, told, seen)
-            starts += started
             gapless &= found["gapless"]
             total.update({key: found[key] for key in ("acknowledged", "lost", "duplicated", "unacknowledged")})
-            times = {"open_s": round(open_s, 4), "restart_s": round(max(started), 3)}
-            print(json.dumps({"cycle": cycle, **found, **times}), flush=True)
+            row = {"cycle": cycle, "fresh": fresh, **found, "open_s": round(open_s, 4)}
+            if fresh:
+                starts += started
+                row["restart_s"] = round(max(started), 3)
+            print(json.dumps(row), flush=True)
+            cycle += 1
         with SqlRecord(url) as record:
             unchanged = same(record, seen)
         print(f"cutting the log at every byte, step {options.step} ...", file=sys.stderr)
@@ -248,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sound = gapless and unchanged and not total["lost"] and not total["duplicated"]
     met = bool(sound and cut["truncation_ok"] and restart < 2.0)
     summary = {**total, "gapless": gapless, "unchanged": unchanged, "restart_p99_s": restart, **cut, "met": met}
-    print(json.dumps({"summary": True, "cycles": options.cycles, **summary}))
+    print(json.dumps({"summary": True, "cycles": cycle, "restarts": len(starts), **summary}))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from bandits import night as work
 from bandits.config import Config, load_config
 from bandits.errors import NotEnoughDataError
 from bandits.keys import signing_key
-from bandits.night_report import NightReport, kept
+from bandits.night_report import NightReport
 from bandits.serving import Home
 from bandits.types import LoggedFeedback, Scope, new_id
 from bandits.warehouse import load as load_warehouse
@@ -52,8 +52,7 @@ def publish(
     place: Home, config: Config, run_id: str, learned: work.Learned, judged: work.Judged, scope: Scope, now: float
 ) -> NightReport:
     """Publish the chosen policy as a signed snapshot, or keep what serves."""
-    key = signing_key(place.root)
-    return work.conclude(run_id, scope, learned, judged, config.night, place.snapshots, key, now)
+    return work.conclude(run_id, scope, learned, judged, config.night, place, signing_key(place.root), now)
 
 
 @flow(name="night", validate_parameters=True)
@@ -92,11 +91,12 @@ def _night(
     config, place = load_config(), Home.here()
     scope = config.scope(tenant, workspace, domain)
     run_id = new_id(time.time())
+    work.note_changes(place, config, signing_key(place.root), now)
     feedback = load(place, config, scope, now)
     try:
         learned = learn(place, config, scope, feedback, on_trial)
     except NotEnoughDataError as error:
-        report = kept(run_id, scope, feedback, now, str(error))
+        report = work.keep(run_id, scope, feedback, place, now, str(error))
     else:
         judged = judge(place, config, scope, learned, now)
         report = publish(place, config, run_id, learned, judged, scope, now)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +185,43 @@ def test_the_demo_never_erases_a_record_that_is_not_its_own(place):
     assert code == 1
     assert "set PILOTAGE_HOME" in error
     assert (place.root / "record.db").read_bytes() == before
+
+
+def test_a_decision_replays_and_a_range_verifies(place):
+    """Exit 0 and the logged numbers beside the new ones; exit 1 once a row was tampered with."""
+    decision_id = decide(place)
+
+    code, out, _ = run("replay", decision_id)
+    assert code == 0
+    assert out.rstrip().endswith("equal, to the last bit")
+    code, out, _ = run("verify")
+    assert code == 0
+    assert "2 rows, 1 decisions: 1 replay to the last bit" in out
+
+    with closing(sqlite3.connect(place.root / "record.db", isolation_level=None)) as connection:
+        connection.execute("DROP TRIGGER decisions_no_update")
+        connection.execute('UPDATE decisions SET excluded = \'{"mistral-large": "no"}\'')
+    assert run("replay", decision_id)[0] == 1
+    code, out, _ = run("verify")
+    assert code == 1
+    assert "does not replay" in out
+    assert run("replay", "nope")[0] == 1
+
+
+def test_the_audit_shows_what_was_changed_and_names_a_broken_link(place):
+    """Making a key is a change; so is what somebody did to the chain behind our back."""
+    assert run("audit", "verify")[0] == 0
+    run("key", "demo", "for-tests")
+
+    code, out, _ = run("audit", "show", "--tenant", "demo")
+    assert code == 0
+    assert "command line: an API key was made" in out
+    assert "plt_" not in out
+    assert run("audit", "verify")[0] == 0
+
+    with closing(sqlite3.connect(place.root / "audit.db", isolation_level=None)) as connection:
+        connection.execute("UPDATE audit SET time = 0")
+    code, out, _ = run("audit", "verify")
+    assert code == 1
+    assert "row 1: its link" in out
+    assert "FAULT audit" in run("doctor")[1]

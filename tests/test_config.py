@@ -140,3 +140,21 @@ def test_the_configuration_cannot_be_changed_in_place():
 
     with pytest.raises(ValueError, match="frozen"):
         config.domains["model_routing"].floor = 0.5
+
+
+def test_caps_are_read_and_checked():
+    """None is no limit; a misspelt one, and one that no ledger can keep, are named."""
+    data = shipped()
+    assert load_config(SHIPPED).tenants["demo"].caps.usd_per_day is None
+    data["tenants"]["demo"]["caps"] = {"usd_per_day": 5, "usd_per_month": 100.5}
+    assert parse_config(data, "x").tenants["demo"].caps.usd_per_month == 100.5
+
+    for caps, message in (
+        ({"usd_per_dya": 1}, r"tenants\.demo\.caps\.usd_per_dya: .*'usd_per_day'"),
+        ({"usd_per_day": 0}, "greater than 0"),
+        ({"usd_per_day": 1e10}, "less than or equal to 1000000000"),
+        ({"usd_per_user_day": float("inf")}, "usd_per_user_day"),
+    ):
+        data["tenants"]["demo"]["caps"] = caps
+        with pytest.raises(ConfigError, match=message):
+            parse_config(data, "pilotage.toml")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bandits import night
-from bandits.config import NightConfig
+from bandits.audit import Audit
+from bandits.config import NightConfig, parse_config
 from bandits.keys import signing_key, trusted_keys
 from bandits.learners.baselines import ContextFree
 from bandits.night import Incumbent
@@ -105,7 +106,7 @@ def test_what_is_published_is_signed_with_its_evidence(tmp_path):
     judged = night.judge(learned, SETTINGS)
     now = time.time()
 
-    report = night.conclude("run-1", SCOPE, learned, judged, SETTINGS, home.snapshots, signing_key(tmp_path), now)
+    report = night.conclude("run-1", SCOPE, learned, judged, SETTINGS, home, signing_key(tmp_path), now)
 
     manifest = load(home.snapshots, SCOPE, trusted=trusted_keys(tmp_path), now=now).manifest
     assert report.version == manifest.version == "000001"
@@ -113,6 +114,47 @@ def test_what_is_published_is_signed_with_its_evidence(tmp_path):
     assert manifest.evidence["run_id"] == "run-1"
     assert manifest.evidence["guard"]["chosen"] == report.policy
     json.dumps(report.detail, allow_nan=False)
+
+
+def test_a_snapshot_signs_the_row_of_the_audit_that_says_why_it_was_published(tmp_path):
+    """The chain's last row is the promotion; a night that keeps is a row too; both count for the gate."""
+    home, key = Home(tmp_path), signing_key(tmp_path)
+    learned = night.learn(simulate(1500, 0), domain(BUDGET), SETTINGS)
+    judged = night.judge(learned, SETTINGS)
+    night.conclude("run-1", SCOPE, learned, judged, SETTINGS, home, key, 100.0)
+    manifest = load(home.snapshots, SCOPE, trusted=trusted_keys(tmp_path), now=100.0).manifest
+    for run, scope in (("run-2", SCOPE), ("run-3", Scope("acme", "main", "content_analysis"))):
+        night.keep(run, scope, simulate(10, 0), home, 200.0, "too little data")
+
+    rows = Audit(home.audit_url).rows()
+
+    assert [(row.action, row.content["evidence"]["run_id"]) for row in rows] == [
+        ("promotion", "run-1"),
+        ("kept", "run-2"),
+        ("kept", "run-3"),
+    ]
+    assert manifest.evidence["audit"] == {"sequence": 1, "link": rows[0].link}
+    assert rows[0].content["why"] == judged.reason
+    incumbent = night.Incumbent(judged.policies["fixed"], "000001", 100.0)
+    assert night.nights_since(home, SCOPE, incumbent, 200.0) == 2
+    assert night.nights_since(home, SCOPE, incumbent, 100.0 + 5 * 86_400.0) == 6
+    assert night.nights_since(home, SCOPE, None, 200.0) == 1
+
+
+def test_a_changed_configuration_or_key_is_sealed_once(tmp_path):
+    """The first look seals what there is; the next one only what became different."""
+    home, key = Home(tmp_path), signing_key(tmp_path)
+    arms = [{"name": name, "model": name, "usd_per_request": 1e-4} for name in ("a", "b")]
+    configs = [
+        parse_config(
+            {"domains": {"own": {"arms": arms, "budget_usd_per_request": usd}}, "tenants": {"acme": {}}}, "test"
+        )
+        for usd in (1e-3, 2e-3)
+    ]
+    for config in (configs[0], configs[0], configs[1], configs[1]):
+        night.note_changes(home, config, key, 0.0)
+
+    assert [row.action for row in Audit(home.audit_url).rows()] == ["configuration", "key", "configuration"]
 
 
 def test_the_learned_policy_that_serves_is_found_and_a_simple_one_is_not(tmp_path):
@@ -123,7 +165,7 @@ def test_the_learned_policy_that_serves_is_found_and_a_simple_one_is_not(tmp_pat
     assert night.serving_learned(home, SCOPE, now) is None
 
     key = signing_key(tmp_path)
-    night.conclude("run-1", SCOPE, learned, judged, SETTINGS, home.snapshots, key, now)
+    night.conclude("run-1", SCOPE, learned, judged, SETTINGS, home, key, now)
     found = night.serving_learned(home, SCOPE, now)
     assert found is not None
     assert found.version == "000001"
@@ -131,7 +173,7 @@ def test_the_learned_policy_that_serves_is_found_and_a_simple_one_is_not(tmp_pat
     flat_world = night.learn(simulate(800, 3, expected=flat), domain(BUDGET), SETTINGS)
     simple = night.judge(flat_world, SETTINGS)
     assert simple.publish in ("mix", "fixed")
-    night.conclude("run-2", SCOPE, flat_world, simple, SETTINGS, home.snapshots, key, now)
+    night.conclude("run-2", SCOPE, flat_world, simple, SETTINGS, home, key, now)
     assert night.serving_learned(home, SCOPE, now) is None
     assert [one.fault for one in list_versions(home.snapshots, SCOPE, trusted=trusted_keys(tmp_path), now=now)] == [
         None,

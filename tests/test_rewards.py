@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandits import joining
 from bandits.config import DomainConfig, RewardConfig
 from bandits.errors import ContextError
 from bandits.record import Row
@@ -63,7 +64,7 @@ outcomes = st.builds(
     quality=st.none() | st.floats(0.0, 1.0),
     vote=st.sampled_from([None, -1, 1]),
     cost_usd=st.none() | st.floats(0.0, 10.0),
-    latency_s=st.just(1.0),
+    latency_s=st.floats(0.0, 2.0),
 )
 
 
@@ -124,7 +125,7 @@ class TestReward:
         assert reward([quality(0.0)], T, T + 2 * WEEK, RewardConfig(default=1.0)) == 0.0
         assert reward([vote(-1)], T, T + 2 * WEEK, RewardConfig(default=1.0)) == 0.0
 
-    @given(st.lists(outcomes, max_size=6), st.sampled_from(["first", "last", "mean"]), st.randoms())
+    @given(st.lists(outcomes, max_size=6), st.sampled_from(["first", "last", "mean", "sum"]), st.randoms())
     def test_order_of_arrival_never_matters(self, came, aggregate, chance):
         """Law: any permutation gives the same reward and the same cost, to the last bit; rewards are in [0, 1]."""
         spec = RewardConfig(aggregate=aggregate, default=0.5)
@@ -135,11 +136,122 @@ class TestReward:
         assert cost(came) == cost(shuffled)
 
 
+class TestWeights:
+    """A reward of several parts, each of which must be known."""
+
+    SPEC = RewardConfig(weights={"quality": 0.6, "cost": 0.3, "latency": 0.1}, dear_usd=0.02, slow_s=10.0)
+
+    @staticmethod
+    def came(**measured):
+        """An outcome with these measurements only."""
+        return sample_outcome(**{"time": T, "quality": None, "cost_usd": None} | measured)
+
+    def test_a_reward_is_the_weighted_mean_of_its_parts(self):
+        """Half quality, a quarter of what earns nothing in cost, the slower of two latencies; votes as ever."""
+        came = [self.came(quality=0.5, cost_usd=0.004, latency_s=1.0), self.came(cost_usd=0.001, latency_s=4.0)]
+        assert reward(came, T, T, self.SPEC) == pytest.approx(0.6 * 0.5 + 0.3 * 0.75 + 0.1 * 0.6, abs=1e-15)
+
+    def test_what_costs_too_much_or_takes_too_long_earns_nothing_for_it(self):
+        """Never less than nothing."""
+        assert reward([self.came(quality=1.0, cost_usd=9.0, latency_s=99.0)], T, T, self.SPEC) == pytest.approx(0.6)
+
+    @pytest.mark.parametrize("missing", ["quality", "cost_usd", "latency_s"])
+    def test_a_part_that_is_missing_makes_the_reward_missing(self, missing):
+        """It is neither 0 nor left out; measured as 0, it is."""
+        whole = {"quality": 0.0, "cost_usd": 0.0, "latency_s": 0.0}
+        assert reward([self.came(**whole)], T, T, self.SPEC) == pytest.approx(0.4)
+        assert reward([self.came(**whole | {missing: None})], T, T + 2 * WEEK, self.SPEC) is None
+
+    def test_a_part_without_weight_is_not_asked_for(self):
+        """Quality alone is the reward as it was measured, to the last bit."""
+        assert reward([self.came(quality=0.1)], T, T, SPEC) == 0.1
+        only_cost = RewardConfig(weights={"quality": 0.0, "cost": 2.0}, dear_usd=0.02)
+        assert reward([self.came(cost_usd=0.005)], T, T, only_cost) == 0.75
+
+    def test_silence_has_its_default_quality_and_its_real_cost(self):
+        """What was measured still counts."""
+        spec = self.SPEC.model_copy(update={"default": 0.5})
+        came = [self.came(cost_usd=0.01, latency_s=5.0)]
+        assert reward(came, T, T, spec) is None
+        assert reward(came, T, T + 2 * WEEK, spec) == pytest.approx(0.5)
+
+    def test_a_sum_of_qualities_is_at_most_1(self):
+        """Partial rewards add up."""
+        spec = RewardConfig(aggregate="sum")
+        assert reward([quality(0.25), quality(0.5, T + 2)], T, T, spec) == 0.75
+        assert reward([quality(0.75), quality(0.5, T + 2)], T, T, spec) == 1.0
+
+    @pytest.mark.parametrize(
+        ("said", "complaint"),
+        [
+            ({"weights": {"quality": 0.0}}, "made of something"),
+            ({"weights": {"cost": 1.0}}, "must say dear_usd"),
+            ({"weights": {"latency": 1.0}}, "must say slow_s"),
+            ({"weights": {"quality": 0.0, "cost": 1.0}, "dear_usd": 1.0, "default": 0.5}, "quality has weight 0"),
+            ({"weights": {"quality": -1.0}}, "greater than or equal to 0"),
+            ({"window_s": float("inf")}, "finite"),
+        ],
+    )
+    def test_a_specification_that_says_half_is_refused(self, said, complaint):
+        """With what it lacks."""
+        with pytest.raises(ValueError, match=complaint):
+            RewardConfig.model_validate(said)
+
+    def test_a_fingerprint_tells_specifications_apart(self):
+        """Version and content; what is said and is the default anyway changes nothing."""
+        one = RewardConfig(aggregate="mean")
+        assert one.fingerprint == RewardConfig(aggregate="mean", upvote=1.0).fingerprint
+        others = [
+            RewardConfig(),
+            RewardConfig(aggregate="mean", version=2),
+            RewardConfig(aggregate="mean", default=0.0),
+        ]
+        assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 4
+        assert RewardConfig(version=3).fingerprint.startswith("3-")
+
+
+class TestColumns:
+    """Whole columns of decisions are joined as each one alone."""
+
+    @given(
+        st.lists(st.lists(outcomes, max_size=5), min_size=1, max_size=5),
+        st.sampled_from(["first", "last", "mean", "sum"]),
+        st.sampled_from([{}, {"cost": 0.25}, {"quality": 0.7, "cost": 0.1, "latency": 0.4}]),
+        st.sampled_from([None, 0.5]),
+        st.sampled_from([T, T + 2 * WEEK]),
+        st.randoms(),
+    )
+    def test_they_are_equal_to_the_last_bit(self, came, aggregate, weights, default, now, chance):
+        """Law: rewards and costs, whatever came, in any order; missing is NaN and nothing else is."""
+        spec = RewardConfig(aggregate=aggregate, weights=weights, default=default, dear_usd=3.0, slow_s=1.7)
+        flat = [(round_, outcome) for round_, some in enumerate(came) for outcome in some]
+        chance.shuffle(flat)
+
+        def column(name, missing=math.nan):
+            values = (getattr(outcome, name) for _, outcome in flat)
+            return np.array([missing if value is None else value for value in values])
+
+        columns = joining.Came(
+            np.array([round_ for round_, _ in flat], np.int64),
+            *(column(name) for name in ("time", "quality", "cost_usd", "latency_s")),
+            column("vote", 0).astype(np.int8),
+        )
+        expected = [reward(some, T, now, spec) for some in came]
+        found = joining.rewards(np.full(len(came), T), columns, now, spec)
+        assert [None if math.isnan(value) else value for value in found.tolist()] == expected
+        spent = joining.costs(len(came), columns).tolist()
+        assert [None if math.isnan(value) else value for value in spent] == [cost(some) for some in came]
+
+
 class TestCost:
     def test_costs_add_up_whenever_they_come(self):
         """Early, late, with or without quality."""
         came = [sample_outcome(cost_usd=0.25, time=T - WEEK), sample_outcome(cost_usd=0.5, time=T + 9 * WEEK)]
         assert cost(came) == 0.75
+
+    def test_costs_beyond_a_float_are_infinite(self):
+        """Not an error in the middle of a log."""
+        assert cost([sample_outcome(cost_usd=1e308), sample_outcome(cost_usd=1e308)]) == math.inf
 
     def test_nothing_measured_is_missing_and_zero_measured_is_zero(self):
         """Missing is not zero."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from bandits.evaluation.weights import check_probs, check_q_hat
 from bandits.types import LoggedFeedback, Matrix, Vector
 
@@ -21,5 +23,10 @@ def scores(feedback: LoggedFeedback, action_probs: Matrix, q_hat: Matrix) -> Vec
     """
     check_probs(feedback, action_probs)
     check_q_hat(feedback, q_hat)
-    values: Vector = (action_probs * q_hat).sum(axis=1)
-    return values
+    return values(action_probs, q_hat)
+
+
+def values(action_probs: Matrix, q_hat: Matrix) -> Vector:
+    """What the model expects of the policy in each round, (n,); needs no log. Rows must be distributions."""
+    expected: Vector = np.einsum("nk,nk->n", action_probs, q_hat)
+    return expected

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bandits.evaluation import dm
-from bandits.evaluation.weights import check_probs, importance
+from bandits.evaluation.weights import check_probs, importance, of_actions
 from bandits.types import LoggedFeedback, Matrix, Vector
 
 
@@ -22,9 +22,26 @@ def scores(feedback: LoggedFeedback, action_probs: Matrix, q_hat: Matrix) -> Vec
 
     Dudik, Erhan, Langford, Li 2014, "Doubly Robust Policy Evaluation and Optimization", section 3.
     """
-    model = dm.scores(feedback, action_probs, q_hat)
-    residuals = feedback.rewards - q_hat[np.arange(len(feedback)), feedback.actions]
-    return model + importance(feedback, action_probs) * residuals
+    scores = dm.scores(feedback, action_probs, q_hat)
+    weights = importance(feedback, action_probs)
+    weights *= feedback.rewards - of_actions(q_hat, feedback.actions)
+    scores += weights
+    return scores
+
+
+def score_range(feedback: LoggedFeedback, action_probs: Matrix) -> tuple[float, float]:
+    """A range that holds every score for rewards and q_hat in [0, 1].
+
+    For the drawn arm a the score is sum_{b != a} pi(b) q(b) + (pi(a) - w) q(a) + w r with w = pi(a)/p >= pi(a), so it
+    lies between pi(a) - w and 1 - pi(a) + w. The extremes over the log's contexts and *all* arms that could be drawn
+    are returned: blind to what was drawn, so a confidence sequence may bet within them.
+    """
+    check_probs(feedback, action_probs)
+    p = feedback.probabilities
+    above = np.divide(action_probs, p, out=np.zeros_like(p), where=p > 0.0)
+    above -= np.where(p > 0.0, action_probs, 0.0)
+    largest = float(above.max(initial=0.0))
+    return -largest, 1.0 + largest
 
 
 def difference_bound(feedback: LoggedFeedback, action_probs: Matrix, other_probs: Matrix) -> float:

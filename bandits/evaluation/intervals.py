@@ -1,4 +1,4 @@
-"""Intervals for the mean of scores: one for a single look at the end, one that stays valid however often one looks."""
+"""Intervals for the mean of scores: two for a single look at the end, one that stays valid however often one looks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bandits.types import Vector
 
 _ROUNDING = 1e-12  # a range narrower than this is one number
 _TRUNCATION = 0.75  # share of the capital that one bet may lose at most
+_STAKE = 2.5  # of Brownian motion: 2 would be best for being rich *at* the horizon, 2.5 is for ever by then (power .8)
 _HALVINGS = 28  # ends are exact to 2^-28 of the range
 
 
@@ -36,19 +37,55 @@ def normal(moments: Moments, alpha: float) -> Interval:
     return Interval(moments.mean - half, moments.mean + half)
 
 
+def bootstrap(scores: Vector, alpha: float, rng: np.random.Generator, resamples: int = 1000) -> Interval:
+    """Percentile bootstrap of the mean: the spread of means of rounds drawn anew, with replacement.
+
+    For *one* look, like `normal`, but it follows the skew of heavy weights. Takes n times `resamples` draws.
+    Everything is possible (-inf, inf) when n < 2. The same rng gives the same interval.
+
+    Efron 1979, "Bootstrap Methods: Another Look at the Jackknife".
+    """
+    check_alpha(alpha)
+    finite_scores(scores, "scores")
+    n = len(scores)
+    if n < 2:
+        return Interval(-math.inf, math.inf)
+    if resamples < 1:
+        raise EvidenceError(f"resamples must be 1 or more, but got {resamples}; 1000 is usual.")
+    means = [float(scores[rng.integers(n, size=n)].mean()) for _ in range(resamples)]
+    low, high = np.quantile(means, (alpha / 2.0, 1.0 - alpha / 2.0))
+    return Interval(float(low), float(high))
+
+
 def betting(scores: Vector, alpha: float, *, low: float, high: float, horizon: int | None = None) -> Interval:
     """Confidence sequence at time n for the mean of scores in [low, high]: with probability 1 - alpha it holds the mean
     at *every* n at which one looks, for any distribution on the range.
 
-    For each possible mean m two gamblers bet, one that the mean is above m and one that it is below, each with half the
-    capital and with stakes set by the rounds before. Were m the mean, neither would get rich: by Ville's inequality
-    capital reaches 1/alpha with probability at most alpha (hedged capital). An m against which it did is ruled out.
-    Each gambler's capital is monotone in m, so what is left is an interval, and its ends are found by halving; the
-    end returned is the one that is ruled out, so rounding never narrows the interval.
+    Two gamblers share alpha: one bets that the mean is high, as `lower_bound` says, the other the same of -scores.
+    Where each rules out what the other leaves, no mean is left: that happens once in 1/alpha, or because the mean
+    moved. The gap between them is returned, which claims less than nothing left.
+
+    Arguments and errors as for `lower_bound`.
+    """
+    check_alpha(alpha)
+    up = lower_bound(scores, alpha / 2.0, low=low, high=high, horizon=horizon)
+    down = -lower_bound(-scores, alpha / 2.0, low=-high, high=-low, horizon=horizon)
+    return Interval(min(up, down), max(up, down))
+
+
+def lower_bound(scores: Vector, alpha: float, *, low: float, high: float, horizon: int | None = None) -> float:
+    """A number that the mean of scores in [low, high] is above, with probability 1 - alpha at *every* n at once.
+
+    For each possible mean m a gambler bets that the mean is above m, with stakes set by the rounds before. Were m the
+    mean, it would not get rich: by Ville's inequality its capital ever reaches 1/alpha with probability at most alpha.
+    An m against which it once did is ruled out for good: so the bound at n is never below that of any n before.
+    Capital is monotone in m, so what is ruled out is all below one number, found by halving; the m returned is ruled
+    out itself, so rounding never raises the bound.
 
     scores:   (n,), in order of time, each with the same mean given those before it.
-    horizon:  n at which the interval should be narrowest, fixed in advance (not by looking at the scores); without
-              it, all n alike. Either way it is valid at every n.
+    low, high: a range that holds every score, not chosen by looking at them.
+    horizon:  n at which the bound should be best, fixed in advance (not by looking at the scores); without it, all n
+              alike. Either way it is valid at every n.
     Raises EvidenceError for a score out of range: clipping would bias the mean.
 
     Waudby-Smith, Ramdas 2023, "Estimating means of bounded random variables by betting", Theorem 3 with predictable
@@ -57,11 +94,8 @@ def betting(scores: Vector, alpha: float, *, low: float, high: float, horizon: i
     check_alpha(alpha)
     x = _unit(scores, low, high)
     if high - low <= _ROUNDING:
-        return Interval(low, high)
-    bets = _bets(x, alpha, horizon)
-    up = _ruled_out_below(x, bets, alpha)
-    down = 1.0 - _ruled_out_below(1.0 - x, bets, alpha)
-    return Interval(low + (high - low) * up, low + (high - low) * down)
+        return low
+    return low + (high - low) * _ruled_out_below(x, _bets(x, alpha, horizon), alpha)
 
 
 def check_alpha(alpha: float) -> None:
@@ -73,25 +107,25 @@ def check_alpha(alpha: float) -> None:
 def _bets(x: Vector, alpha: float, horizon: int | None) -> Vector:
     """Stakes, (n,), by the spread of the rounds before, begun with one round of mean 1/2 and variance 1/4.
 
-    They are the same for x and for 1 - x: both gamblers stake alike.
+    They are the same for x and for 1 - x: gamblers on either side stake alike.
     """
     t = np.arange(1, len(x) + 1)
     mean = (0.5 + np.cumsum(x)) / (t + 1)
     variance = (0.25 + np.cumsum((x - mean) ** 2)) / (t + 1)
     before = np.concatenate(([0.25], variance[:-1]))
     pace = t * np.log1p(t) if horizon is None else np.full(len(x), float(max(horizon, 1)))
-    bets: Vector = np.sqrt(2.0 * math.log(2.0 / alpha) / (before * pace))
+    bets: Vector = np.sqrt(-_STAKE * math.log(alpha) / (before * pace))
     return bets
 
 
 def _ruled_out_below(x: Vector, bets: Vector, alpha: float) -> float:
-    """The largest m, to rounding, that betting on "the mean is above m" rules out; 0 if none. x: (n,) in [0, 1]."""
-    rich = math.log(2.0 / alpha)
+    """The largest m, to rounding, that betting on "the mean is above m" ever ruled out; 0 if none. x: (n,)."""
+    rich = -math.log(alpha)
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         m = (low + high) / 2.0
-        capital = np.log1p(np.minimum(bets, _TRUNCATION / m) * (x - m)).sum()
-        low, high = (m, high) if capital >= rich else (low, m)
+        capital = np.log1p(np.minimum(bets, _TRUNCATION / m) * (x - m)).cumsum()
+        low, high = (m, high) if capital.max(initial=0.0) >= rich else (low, m)
     return low
 
 

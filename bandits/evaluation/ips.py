@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bandits.evaluation.weights import importance
+import numpy as np
+
+from bandits.evaluation.weights import check_probs, importance
 from bandits.types import LoggedFeedback, Matrix, Vector
 
 
@@ -19,4 +21,17 @@ def scores(feedback: LoggedFeedback, action_probs: Matrix) -> Vector:
 
     Horvitz, Thompson 1952, "A Generalization of Sampling Without Replacement from a Finite Universe".
     """
-    return importance(feedback, action_probs) * feedback.rewards
+    weights = importance(feedback, action_probs)
+    weights *= feedback.rewards
+    return weights
+
+
+def score_range(feedback: LoggedFeedback, action_probs: Matrix) -> tuple[float, float]:
+    """A range that holds every score for rewards in [0, 1]: 0 to the largest weight of any arm that could be drawn.
+
+    It looks at no action and no reward, so a confidence sequence may bet within it.
+    """
+    check_probs(feedback, action_probs)
+    p = feedback.probabilities
+    weights = np.divide(action_probs, p, out=np.zeros_like(p), where=p > 0.0)
+    return 0.0, float(weights.max(initial=0.0))

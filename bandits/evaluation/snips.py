@@ -22,12 +22,19 @@ def scores(feedback: LoggedFeedback, action_probs: Matrix) -> Vector:
 
     Swaminathan, Joachims 2015, "The Self-Normalized Estimator for Counterfactual Learning".
     """
-    w = importance(feedback, action_probs)
-    total = float(w.sum())
+    return ratio_scores(importance(feedback, action_probs), feedback.rewards)
+
+
+def ratio_scores(weights: Vector, values: Vector) -> Vector:
+    """Scores, (n,), of the ratio sum(w v) / sum(w), written into `weights`. Raises NotEnoughDataError if that is 0."""
+    total = float(weights.sum())
     if total == 0.0:
         raise NotEnoughDataError(
-            f"snips needs a round whose logged action the target plays, but none of {len(w)} is; "
+            f"a ratio needs a round whose logged action the target plays, but none of {len(weights)} is; "
             "wait until the log has tried the target's arms."
         )
-    ratio = float((w * feedback.rewards).sum()) / total
-    return ratio + w * (len(w) / total) * (feedback.rewards - ratio)
+    ratio = float((weights * values).sum()) / total
+    weights *= len(weights) / total
+    weights *= values - ratio
+    weights += ratio
+    return weights

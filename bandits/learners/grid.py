@@ -18,5 +18,9 @@ STEP = 2.0**-11
 
 def on_grid(values: ArrayLike, limit: float) -> Matrix:
     """Nearest multiples of 2⁻¹¹ within [-limit, limit], as float64. The error is at most 2⁻¹² inside the limit."""
-    clipped = np.clip(np.asarray(values, dtype=np.float64), -limit, limit)
-    return np.round(clipped / STEP) * STEP
+    out = np.array(values, dtype=np.float64)  # one copy, then in place: at a million rounds the rest is memory traffic
+    np.clip(out, -limit, limit, out=out)
+    out /= STEP
+    np.round(out, out=out)
+    out *= STEP
+    return out

@@ -39,11 +39,15 @@ class Gram:
     def of(cls, phi: Matrix, actions: Actions, targets: Vector, k: int) -> Gram:
         """Fold n events.   phi: (n, D) on the grid.   targets: (n,) on the grid."""
         d = phi.shape[1]
-        gram = np.zeros((k, d, d))
-        for arm in range(k):
-            chosen = phi[actions == arm]
-            gram[arm] = chosen.T @ chosen
-        return cls(gram, moments(phi, actions, targets, k), np.bincount(actions, minlength=k).astype(np.float64))
+        gram, moment = np.zeros((k, d, d)), np.zeros((k, d))
+        order = np.argsort(actions.astype(np.int16 if k < 2**15 else np.int64), kind="stable")  # short keys: radix sort
+        phi, targets = phi[order], targets[order]
+        count = np.bincount(actions, minlength=k)
+        ends = np.cumsum(count)
+        for arm, (start, end) in enumerate(zip(ends - count, ends, strict=True)):
+            chosen = phi[start:end]
+            gram[arm], moment[arm] = chosen.T @ chosen, chosen.T @ targets[start:end]
+        return cls(gram, moment, count.astype(np.float64))
 
     def __add__(self, other: Gram) -> Gram:
         return Gram(self.gram + other.gram, self.moment + other.moment, self.count + other.count)

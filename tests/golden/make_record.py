@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    """Make them in a scratch folder, then put them in place; refuses to overwrite."""
+    """Make them in a scratch folder, then put those in place that are not there yet."""
     with tempfile.TemporaryDirectory() as scratch:
         base = Path(scratch)
         with SqlRecord(f"sqlite:///{base}/record.db") as record:
@@ -40,15 +40,13 @@ def main() -> None:
         version = record_tables.VERSION
         _write(f"record-{version}.db", (base / "record.db").read_bytes())
         _write(f"record-{version}.json", json.dumps(entries, indent=1, ensure_ascii=False).encode() + b"\n")
-        if (HERE / f"warehouse-{warehouse.VERSION}.duckdb.gz").exists():
-            return
         packed = gzip.compress((base / "warehouse.duckdb").read_bytes(), mtime=0)
         _write(f"warehouse-{warehouse.VERSION}.duckdb.gz", packed)
 
 
 def _write(name: str, content: bytes) -> None:
-    with (HERE / name).open("xb") as file:
-        file.write(content)
+    if not (HERE / name).exists():
+        (HERE / name).write_bytes(content)
 
 
 if __name__ == "__main__":

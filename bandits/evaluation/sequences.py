@@ -1,0 +1,101 @@
+"""Confidence sequences for a policy's value, and for the paired difference of two: valid however often one looks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bandits.errors import EvidenceError
+from bandits.evaluation import dr, ips
+from bandits.evaluation.intervals import Interval, betting, lower_bound
+from bandits.evaluation.weights import check_q_hat
+from bandits.types import LoggedFeedback, Matrix
+
+
+def value(
+    feedback: LoggedFeedback,
+    action_probs: Matrix,
+    q_hat: Matrix | None,
+    alpha: float,
+    *,
+    horizon: int | None = None,
+) -> Interval:
+    """Where the policy's value in [0, 1] lies, with probability 1 - alpha at every n at which one looks.
+
+    By doubly robust scores; by inverse propensity scores when q_hat is None. Assumes that the policy is worth the same
+    in every round, whoever logged it and however the propensities moved; and, for dr, that the log could have drawn
+    every arm that the policy plays.
+
+    action_probs:  (n, K), rows sum to 1.    horizon: see intervals.betting.
+    q_hat:         (n, K) in [0, 1]; each row from rounds before it, or from other rounds than these.
+    Raises ShapeError, PropensityError, EvidenceError, also when rounds are not in order of time.
+
+    Karampatziakis, Mineiro, Ramdas 2021, "Off-policy Confidence Sequences".
+    """
+    _check(feedback, q_hat)
+    if q_hat is None:
+        return _by_rewards_and_losses(feedback, action_probs, alpha, horizon)
+    low, high = dr.score_range(feedback, action_probs)
+    return _within(betting(dr.scores(feedback, action_probs, q_hat), alpha, low=low, high=high, horizon=horizon), 0.0)
+
+
+def advantage(
+    feedback: LoggedFeedback,
+    action_probs: Matrix,
+    other_probs: Matrix,
+    q_hat: Matrix,
+    alpha: float,
+    *,
+    horizon: int | None = None,
+) -> Interval:
+    """By how much the first policy is worth more than the second, in [-1, 1], with probability 1 - alpha at every n.
+
+    The difference of doubly robust scores on the same rounds: what both policies do alike cancels, and q_hat takes out
+    what it foresees, so it is known far better than either value. Arguments and errors as for `value`.
+    """
+    _check(feedback, q_hat)
+    differences = dr.scores(feedback, action_probs, q_hat) - dr.scores(feedback, other_probs, q_hat)
+    bound = dr.difference_bound(feedback, action_probs, other_probs)
+    return _within(betting(differences, alpha, low=-bound, high=bound, horizon=horizon), -1.0)
+
+
+def _by_rewards_and_losses(
+    feedback: LoggedFeedback, action_probs: Matrix, alpha: float, horizon: int | None
+) -> Interval:
+    """From below by weighted rewards, from above by weighted losses 1 - r: each is a lower bound of what is mostly 0.
+
+    mean(w r) <= value <= 1 - mean(w (1 - r)) in expectation, even for a policy that plays what the log could not draw:
+    then the interval is wide, and still true.
+    """
+    low, high = ips.score_range(feedback, action_probs)
+    losses = replace(feedback, rewards=1.0 - feedback.rewards)
+    least, lost = (
+        lower_bound(ips.scores(log, action_probs), alpha / 2.0, low=low, high=high, horizon=horizon)
+        for log in (feedback, losses)
+    )
+    return _within(Interval(min(least, 1.0 - lost), max(least, 1.0 - lost)), 0.0)
+
+
+def _within(found: Interval, least: float) -> Interval:
+    """The interval without what no value, or difference of values, can be: below `least` or above 1."""
+    low, high = np.clip(found, least, 1.0)
+    return Interval(float(low), float(high))
+
+
+def _check(feedback: LoggedFeedback, q_hat: Matrix | None) -> None:
+    back = np.flatnonzero(~(np.diff(feedback.times) >= 0.0))
+    if back.size:
+        at = int(back[0])
+        raise EvidenceError(
+            f"rounds must be in order of time, but {float(feedback.times[at])!r} is followed by "
+            f"{float(feedback.times[at + 1])!r} at row {at + 1}; sort the log: a sequence bets on what comes next."
+        )
+    if q_hat is None:
+        return
+    check_q_hat(feedback, q_hat)
+    if q_hat.min(initial=0.0) < 0.0 or q_hat.max(initial=1.0) > 1.0:
+        raise EvidenceError(
+            f"q_hat must lie in [0, 1] like the rewards, but goes from {float(q_hat.min())!r} to "
+            f"{float(q_hat.max())!r}; clip it, which costs no bias."
+        )

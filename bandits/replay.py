@@ -1,0 +1,167 @@
+"""Replay: compute a logged decision's probabilities again, from the policy, context and pressure that it names.
+
+`verify` does so for a range of the record and checks what must hold of every row: positions without a gap, rows that
+read back, outcomes behind their decisions. Nothing is repaired; what is wrong is named.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from nacl.signing import VerifyKey
+
+from bandits.config import DomainConfig
+from bandits.errors import SnapshotError, UnknownDecisionError, UnreadableRowError
+from bandits.learners.frozen import thaw
+from bandits.policy import Policy
+from bandits.record import Record, Row
+from bandits.router import first_policy
+from bandits.snapshots import load
+from bandits.types import Decision, Scope, Vector
+
+SHOWN = 20  # faults that are told one by one
+_READ = 2_000  # rows read at once
+
+
+class Policies:
+    """The policies that acted, by scope and version, each read and verified once."""
+
+    def __init__(self, domains: Mapping[str, DomainConfig], snapshots: Path, trusted: Mapping[str, VerifyKey]) -> None:
+        self._domains, self._snapshots, self._trusted = domains, snapshots, trusted
+        self._known: dict[tuple[Scope, str], Policy | None] = {}
+
+    def of(self, decision: Decision) -> Policy | None:
+        """The policy that acted, or None where it is not at hand any more."""
+        key = decision.scope, decision.policy
+        if key not in self._known:
+            self._known[key] = self._read(decision)
+        policy = self._known[key]
+        fits = policy is not None and (policy.arms, policy.schema) == (decision.arms, decision.schema)
+        return policy if fits else None
+
+    def _read(self, decision: Decision) -> Policy | None:
+        if decision.policy == "explore":  # made from the configuration, which may have changed since
+            domain = self._domains.get(decision.scope.domain)
+            return first_policy(domain).policy if domain is not None else None
+        try:
+            # As of the decision: a snapshot that has expired since was good when it acted.
+            found = load(self._snapshots, decision.scope, decision.policy, trusted=self._trusted, now=decision.time)
+            return thaw(found.frozen)
+        except SnapshotError:
+            return None
+
+
+def again(decision: Decision, policy: Policy) -> Vector:
+    """The decision's probabilities, (K,), computed as they were when it was made: one row, its own pressure."""
+    allowed = np.array([arm not in decision.excluded for arm in decision.arms])
+    return policy.probabilities(decision.context[None, :], allowed[None, :], decision.pressure)[0]
+
+
+def replays(decision: Decision, policy: Policy) -> bool:
+    """Whether the policy gives the logged probabilities again, to the last bit."""
+    return again(decision, policy).tobytes() == decision.probabilities.tobytes()
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was found in a range of the record."""
+
+    rows: int = 0
+    decisions: int = 0
+    replayed: int = 0  # decisions whose probabilities came out again, to the last bit
+    unknown: Counter[str] = field(default_factory=Counter)  # "scope version" -> decisions whose policy is not at hand
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing that was checked is wrong."""
+        return not self.faults
+
+    def render(self) -> str:
+        """For a terminal of 80 columns."""
+        lines = [f"{self.rows} rows, {self.decisions} decisions: {self.replayed} replay to the last bit"]
+        lines += [f"  {count} not replayed: no policy {name} here" for name, count in sorted(self.unknown.items())]
+        lines += [f"  FAULT {fault}" for fault in self.faults[:SHOWN]]
+        if len(self.faults) > SHOWN:
+            lines.append(f"  … and {len(self.faults) - SHOWN} more faults")
+        return "\n".join([*lines, "ok" if self.ok else f"{len(self.faults)} fault(s)"])
+
+
+def verify(
+    record: Record, policies: Policies, after: int = 0, until: int | None = None, scope: Scope | None = None
+) -> Verification:
+    """Check the rows at positions after+1 .. until (the head, if None); decisions of `scope`, or of all."""
+    until = record.head() if until is None else min(until, record.head())
+    found = Verification()
+    seen: dict[str, Scope] = {}
+    position = max(after, 0)
+    while position < until:
+        rows, unreadable = _read(record, position, min(_READ, until - position))
+        if unreadable is None and not rows:
+            found.faults.append(
+                f"position {position + 1}: the record says that it reaches {until}, but has no row there"
+            )
+            break
+        for row in rows:
+            position = _expect(position + 1, row, found)
+            _check(record, row, policies, scope, seen, found)
+        if unreadable is not None:
+            _expect_position(position + 1, unreadable.position, found)
+            position = unreadable.position
+            found.faults.append(f"position {position}: {unreadable}")
+    return found
+
+
+def _read(record: Record, after: int, limit: int) -> tuple[list[Row], UnreadableRowError | None]:
+    try:
+        return record.read(after, limit), None
+    except UnreadableRowError as error:
+        return record.read(after, error.position - after - 1), error
+
+
+def _expect(wanted: int, row: Row, found: Verification) -> int:
+    found.rows += 1
+    _expect_position(wanted, row.position, found)
+    return row.position
+
+
+def _expect_position(wanted: int, position: int, found: Verification) -> None:
+    if position != wanted:
+        gap = f"{wanted}" if position == wanted + 1 else f"{wanted} to {position - 1}"
+        found.faults.append(f"position {gap}: missing; positions must have no gap")
+
+
+def _check(
+    record: Record, row: Row, policies: Policies, scope: Scope | None, seen: dict[str, Scope], found: Verification
+) -> None:
+    entry = row.entry
+    if not isinstance(entry, Decision):
+        decided = seen.get(entry.decision_id) or _scope_of(record, entry.decision_id, entry.scope.tenant)
+        if decided != entry.scope:
+            found.faults.append(
+                f"position {row.position}: an outcome of {entry.decision_id}, which its scope never made"
+            )
+        return
+    seen[entry.id] = entry.scope
+    if scope not in (None, entry.scope):
+        return
+    found.decisions += 1
+    policy = None if entry.forced else policies.of(entry)
+    if policy is None:
+        found.unknown["forced" if entry.forced else f"{entry.scope} {entry.policy}"] += 1
+    elif replays(entry, policy):
+        found.replayed += 1
+    else:
+        hint = " (or the configuration changed: it is made from that)" if entry.policy == "explore" else ""
+        found.faults.append(f"position {row.position}: {entry.id} does not replay from {entry.policy}{hint}")
+
+
+def _scope_of(record: Record, decision_id: str, tenant: str) -> Scope | None:
+    try:
+        return record.decision(decision_id, tenant).scope
+    except UnknownDecisionError:
+        return None
