@@ -18,6 +18,7 @@ from bandits.config import load_config
 from bandits.errors import ConfigError, RecordError, UnreadableRowError
 from bandits.record import BUSY_S, MemoryRecord, SqlRecord
 from bandits.record_postgres import STALLED_S, Postgres
+from bandits.record_tables import TABLES
 from bandits.serving import Home
 from bandits.testing import RecordConformance, plain, sample_decision, sample_outcome
 from bandits.testing_shared import SharedRecordConformance
@@ -158,6 +159,7 @@ def test_a_database_of_another_version_or_program_is_refused(postgres, schema, t
 def test_a_record_of_version_1_is_brought_up(postgres, schema):
     """Its columns are added, its rows keep their meaning, and a second opening finds all done."""
     postgres.sql(
+        *(f"DROP TABLE {name}" for name in TABLES.tables.keys() - {"meta", "head", "decisions", "outcomes"}),
         'ALTER TABLE decisions DROP COLUMN "user", DROP COLUMN seen',
         'ALTER TABLE outcomes DROP COLUMN "key"',
         "UPDATE meta SET value = '1'",
