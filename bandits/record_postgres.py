@@ -12,12 +12,14 @@ from sqlalchemy.engine import Connection
 
 from bandits.errors import RecordError
 
+STALLED_S = 10.0  # a writer that was stopped in mid-commit, or cut off, must not stop the others for ever
+
 _OPENING = 0x70696C6F74  # of the advisory lock under which tables are made and brought up; any number of our own
 _ADVICE = (  # the first whose words stand in what the server or its driver said
     ("password", "Correct user and password in the URL ([record] in pilotage.toml, or $PILOTAGE_RECORD)."),
+    ("permission denied", "Grant the user of the URL the right to create and write tables in its schema."),
     ('database "', "Make the database with `createdb`, or correct its name in the URL."),
     ("lock timeout", "Another process holds a transaction open; look for it in pg_stat_activity, and try again."),
-    ("permission denied", "Grant the user of the URL the right to create and write tables in its schema."),
     ("read-only", "Name the primary server in the URL: a standby cannot be written."),
     ("No space", "Make room on the server's disk."),
 )
@@ -33,8 +35,8 @@ class Postgres:
     def __init__(self, url: sa.URL, busy_s: float) -> None:
         """url: "postgresql+psycopg://user:password@host/database"; the password is never shown.
 
-        busy_s: seconds to wait for a connection, for another process's commit, and for a stalled transaction of our
-        own until the server takes its lock away. Raises RecordError: no driver, or another than psycopg.
+        busy_s: seconds to wait for a connection, and for another process's commit.
+        Raises RecordError: no driver, or another than psycopg.
         """
         self.shown = url.render_as_string(hide_password=True)
         try:
@@ -90,7 +92,7 @@ def _asked(url: sa.URL, busy_ms: int) -> dict[str, str | int]:
     settings = {
         "synchronous_commit": "on",
         "lock_timeout": busy_ms,
-        "idle_in_transaction_session_timeout": busy_ms,  # a writer that was stopped must not stop the others for ever
+        "idle_in_transaction_session_timeout": round(STALLED_S * 1000),  # then the server takes its lock away
     }
     given = url.query.get("options", "")
     options = [given if isinstance(given, str) else " ".join(given), *(f"-c {k}={v}" for k, v in settings.items())]
@@ -98,6 +100,6 @@ def _asked(url: sa.URL, busy_ms: int) -> dict[str, str | int]:
     return {
         "options": " ".join(options).strip(),
         "connect_timeout": seconds,
-        "tcp_user_timeout": busy_ms,  # a network that swallows packets is a failure too
+        "tcp_user_timeout": round(STALLED_S * 1000),  # a network that swallows packets is a failure too
         "client_encoding": "utf8",
     }

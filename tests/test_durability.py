@@ -117,12 +117,14 @@ def test_the_verdict_on_the_record_is_that_of_one_process_and_of_every_row():
         assert not record.verdict([row | change, many])["met"]
     assert not record.verdict([row, many | {"missing": 1}])["met"]
     assert not record.verdict([many])["met"]
+    server = row | {"backend": "postgresql", "p99_ms": 30.0}  # its wait is reported, its rate is judged
+    assert record.verdict([row, server])["met"]
+    assert not record.verdict([row, server | {"per_s": 9_999.0}])["met"]
 
 
 @pytest.mark.parametrize(
     ("main", "options", "message"),
     [
-        (record.main, ["--backend", "postgresql"], "SQLite only so far"),
         (record.main, ["--backend", "mysql"], "invalid choice"),
         (record.main, ["--callers", "0"], "must be positive"),
         (record.main, ["--seconds", "nan"], "must be positive"),

