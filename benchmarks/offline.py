@@ -59,8 +59,11 @@ class Task:
     classes: Actions  # (m,)
 
 
-def load(path: Path, seed: int, max_n: int) -> tuple[Context, Actions]:
-    """Contexts, (n, d), and classes, (n,), of a seeded shuffle. Raises ValueError for a file that is not such a set."""
+def load(path: Path, seed: int, max_n: int) -> tuple[Context, Actions, int]:
+    """Contexts, (n, d), and classes, (n,), of a seeded shuffle, and how many classes the whole set has.
+
+    Raises ValueError for a file that is not such a set.
+    """
     with np.load(path, allow_pickle=False) as file:
         try:
             x, y = file["X"].astype(np.float64), file["y"].astype(np.int64)
@@ -71,7 +74,8 @@ def load(path: Path, seed: int, max_n: int) -> tuple[Context, Actions]:
     spread = x.std(axis=0)
     x = np.clip((x - x.mean(axis=0)) / np.where(spread > 0.0, spread, 1.0), -5.0, 5.0)
     rows = np.random.default_rng(1000 + seed).permutation(len(y))[:max_n]
-    return x[rows].astype(np.float32), np.unique(y, return_inverse=True)[1][rows]
+    names, classes = np.unique(y, return_inverse=True)
+    return x[rows].astype(np.float32), classes[rows], len(names)
 
 
 def task(name: str, contexts: Context, classes: Actions, k: int, seed: int) -> Task:
@@ -95,10 +99,10 @@ def play(method: str, one: Task) -> tuple[Actions, Mapping[str, Any]]:
     if method == "doubly_robust":
         learned = corrected.learn(events)
         choice, evidence = learned.chosen, learned.evidence
-        named = {"link": choice.link, "penalty": round(choice.penalty, 1), "correction": choice.correction}
-        named["correction"] = None if np.isinf(choice.correction) else choice.correction
         return learned.q.predict(one.phi).argmax(axis=1), {
-            **named,
+            "link": choice.link,
+            "penalty": round(choice.penalty, 1),
+            "correction": None if np.isinf(choice.correction) else choice.correction,
             "value": round(choice.value, 4),
             "ess": round(evidence.ess, 1),
             "clip_bias": round(evidence.bias, 5),
@@ -146,18 +150,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in options.datasets:
             for seed in options.seeds:
                 try:
-                    contexts, classes = load(options.data / f"{name}.npz", seed, options.max_n)
+                    contexts, classes, k = load(options.data / f"{name}.npz", seed, options.max_n)
                 except ValueError as error:
                     parser.error(str(error))
-                for row in _once(name, seed, contexts, classes):
+                for row in _once(name, seed, contexts, classes, k):
                     rows.append(row)
                     print(json.dumps(row), flush=True)
                 progress.advance(bar)
     print(json.dumps(summarise(rows, options.seeds)))
 
 
-def _once(name: str, seed: int, contexts: Context, classes: Actions) -> list[dict[str, Any]]:
-    one = task(name, contexts, classes, int(classes.max()) + 1, seed)
+def _once(name: str, seed: int, contexts: Context, classes: Actions, k: int) -> list[dict[str, Any]]:
+    one = task(name, contexts, classes, k, seed)
     out = []
     for method in METHODS:
         start = time.process_time()

@@ -179,7 +179,10 @@ def _cross_fitted_shifts(events: Events, link: Link, penalty: float) -> dict[flo
     inner = np.empty((FOLDS, len(events.phi), events.k))  # [f]: rows of fold g from a model without f and g
     for a, b in combinations(range(FOLDS), 2):
         model = _fit_without(events, folds[a] | folds[b], link, penalty)
-        inner[a, folds[b]], inner[b, folds[a]] = model.predict(events.phi[folds[b]]), model.predict(events.phi[folds[a]])
+        inner[a, folds[b]], inner[b, folds[a]] = (
+            model.predict(events.phi[folds[b]]),
+            model.predict(events.phi[folds[a]]),
+        )
     out = {correction: np.zeros((len(events.phi), events.k)) for correction in CORRECTIONS}
     for fold, held_out in enumerate(folds):
         sums = Correction.of(events.where(~held_out), inner[fold, ~held_out])
