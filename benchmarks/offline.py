@@ -25,7 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,16 +160,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(summarise(rows, options.seeds)))
 
 
-def _once(name: str, seed: int, contexts: Context, classes: Actions, k: int) -> list[dict[str, Any]]:
+def _once(name: str, seed: int, contexts: Context, classes: Actions, k: int) -> Iterator[dict[str, Any]]:
     one = task(name, contexts, classes, k, seed)
-    out = []
     for method in METHODS:
         start = time.process_time()
         arms, chosen = play(method, one)
         seconds = round(time.process_time() - start, 2)
         error = round(float((arms != one.classes).mean()), 5)
-        out.append({"dataset": name, "seed": seed, "method": method, "error": error, "seconds": seconds, **chosen})
-    return out
+        yield {"dataset": name, "seed": seed, "method": method, "error": error, "seconds": seconds, **chosen}
 
 
 if __name__ == "__main__":

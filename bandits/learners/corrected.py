@@ -56,7 +56,7 @@ class Correction:
         """shift, (K, D).   penalty: > 0, in events; inf gives zeros."""
         if np.isinf(penalty):
             return np.zeros_like(self.moment)
-        return np.linalg.solve(self.gram + penalty * np.eye(len(self.gram)), self.moment.T).T
+        return np.asarray(np.linalg.solve(self.gram + penalty * np.eye(len(self.gram)), self.moment.T).T)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +121,7 @@ def learn(events: Events) -> Learned:
     tried = [(judged(q_hat, link, penalty, np.inf), q_hat) for (link, penalty), q_hat in models.items()]
     direct, q_hat = max(tried, key=_value)
     link, penalty = direct.link, direct.penalty
-    for correction, shifted in _cross_fitted_shifts(events, link, penalty).items():
+    for correction, shifted in cross_fitted_shifts(events, link, penalty).items():
         tried.append((judged(q_hat + shifted, link, penalty, correction), q_hat + shifted))
     chosen, played = max([(direct, q_hat), *tried[len(models) :]], key=_value)
 
@@ -151,7 +151,7 @@ def _fit_without(events: Events, out: Mask, link: Link, penalty: float) -> Rewar
     return direct_method.fit(rest.phi, rest.actions, rest.targets, events.k, link, penalty)
 
 
-def _cross_fitted(events: Events, link: Link, penalty: float) -> Matrix:
+def cross_fitted(events: Events, link: Link, penalty: float) -> Matrix:
     """q_hat, (n, K): each row from a model without its fold."""
     q_hat = np.empty((len(events.phi), events.k))
     for fold in _folds(events):
@@ -167,13 +167,13 @@ def _reward_models(events: Events) -> dict[tuple[Link, float], Matrix]:
         losses: list[float] = []
         penalty = PENALTIES[0]
         while len(losses) < len(PENALTIES) or (losses[-1] < min(losses[:-1]) and penalty <= _MOST):
-            out[link, penalty] = _cross_fitted(events, link, penalty)
+            out[link, penalty] = cross_fitted(events, link, penalty)
             losses.append(_loss(events, out[link, penalty]))
             penalty *= MORE
     return out
 
 
-def _cross_fitted_shifts(events: Events, link: Link, penalty: float) -> dict[float, Matrix]:
+def cross_fitted_shifts(events: Events, link: Link, penalty: float) -> dict[float, Matrix]:
     """Corrections of q_hat, (n, K), by penalty: each row from residuals, and from models of them, without its fold."""
     folds = _folds(events)
     inner = np.empty((FOLDS, len(events.phi), events.k))  # [f]: rows of fold g from a model without f and g

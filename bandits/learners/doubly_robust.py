@@ -49,8 +49,14 @@ class Events:
 
     def where(self, rows: Mask) -> Events:
         """The events that the mask, (n,), picks."""
-        picked = (x[rows] for x in (self.phi, self.actions, self.targets, self.propensities, self.folds))
-        return Events(*picked, self.k)
+        return Events(
+            self.phi[rows],
+            self.actions[rows],
+            self.targets[rows],
+            self.propensities[rows],
+            self.folds[rows],
+            self.k,
+        )
 
 
 def fold_of(decision_id: str) -> int:

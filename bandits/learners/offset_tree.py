@@ -23,6 +23,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bandits.errors import ShapeError
 from bandits.learners.doubly_robust import FOLDS, MAX_WEIGHT, Events, dr_scores
 from bandits.learners.grid import on_grid
 from bandits.types import Actions, Mask, Matrix, Vector
@@ -85,11 +86,20 @@ class OffsetTree:
     """A learned tree. Node i has the number K + i; a number below K is an arm; the last node is the root.
 
     children: (K - 1, 2), each smaller than its parent.   weights: (K - 1, D): the right child's winner is better
-    where weights . phi > 0.
+    where weights . phi > 0. Raises ShapeError for numbers that form no tree.
     """
 
     children: NDArray[np.int64]
     weights: Matrix
+
+    def __post_init__(self) -> None:
+        nodes, numbers = len(self.children), self.children.ravel().tolist()
+        below = all(child < self.k + i // 2 for i, child in enumerate(numbers))
+        if sorted(numbers) != list(range(2 * nodes)) or not below or self.weights.shape[:1] != (nodes,):
+            raise ShapeError(
+                f"children must hold each of 0..{2 * nodes - 1} once, below its parent, and weights a row a node, but "
+                f"got {self.children.tolist()} and weights of shape {self.weights.shape}; grow the tree with fit()."
+            )
 
     @property
     def k(self) -> int:
