@@ -178,8 +178,8 @@ def test_a_correction_comes_from_models_and_residuals_without_its_own_fold():
         assert not same[~own].any()
 
 
-def test_a_wrong_model_is_corrected_and_a_right_one_left_alone():
-    """Drawn where it is good, an arm flatters a straight model; the log proves it, by more than the default promises."""
+def test_a_wrong_model_is_corrected():
+    """Drawn where it is good, an arm flatters a straight model; inverse weights take most of that back."""
     rng = np.random.default_rng(3)
     n = 8000
     x = rng.normal(size=n)
@@ -237,7 +237,7 @@ def test_on_noise_penalties_rise():
 
 
 def test_clipping_says_what_it_may_bias():
-    """Arm 0 is drawn once in 200: its weight is clipped at 50, so a policy that plays it may err by 3/4 of q_hat's error."""
+    """Arm 0 is drawn once in 200, its weight clipped at 50: who plays it may err by 3/4 of q_hat's error."""
     n = 2000
     actions = (np.arange(n) % 200 != 0).astype(int)
     events = Events(

@@ -96,7 +96,7 @@ def test_a_node_estimates_half_the_difference_whatever_is_subtracted(offset):
     """Two contexts, one feature each, a skewed log that holds each event as often as its propensity says."""
     truth = np.array([[0.25, 0.75], [0.875, 0.125]])
     p = np.array([[0.25, 0.75], [0.5, 0.5]])
-    rows = [(x, a) for x in (0, 1) for a in (0, 1) for _ in range(int(round(4 * p[x, a])))]
+    rows = [(x, a) for x in (0, 1) for a in (0, 1) for _ in range(round(4 * p[x, a]))]
     x, a = np.array(rows).T
     phi = np.hstack([np.eye(2)[x], np.ones((8, 1))])
     events = Events(phi, a, truth[x, a], p[x, a], np.zeros(8, dtype=int), 2)
@@ -129,7 +129,7 @@ def test_no_regret_where_every_node_can_be_right(offset):
 @settings(max_examples=40)
 @given(st.integers(1, 9), st.integers(0, 10_000))
 def test_regret_is_at_most_the_sum_of_the_nodes_own(k, seed):
-    """Beygelzimer & Langford's argument, for any tree, rewards and decisions, against a tournament written as a loop."""
+    """Beygelzimer & Langford's argument, for any tree and rewards, against a tournament written as a loop."""
     rng = np.random.default_rng(seed)
     events = random_log(30, 4, k, seed)
     children = Centres.of(events).shape()
@@ -284,7 +284,7 @@ def test_a_tree_prints_itself():
 
 
 def test_online_sums_are_the_batch_s_to_the_last_bit():
-    """At the lowest nodes, where nothing is filtered; above them, where filtering depends on what was known then, not."""
+    """At the lowest nodes, where nothing is filtered; above them what was known then decides who is heard."""
     phi, reward = classes(800, 4, 6)
     events = log(phi, reward)
     children = np.array([[0, 1], [2, 3], [4, 5]])
@@ -331,7 +331,12 @@ def test_a_tree_survives_freezing_bit_for_bit_and_keeps_its_floor():
 
 @pytest.mark.parametrize(
     "change",
-    [{"children": np.array([[0, 1], [2, 2]])}, {"weights": np.zeros((1, 4))}, {"units": np.zeros(3)}, {"children": None}],
+    [
+        {"children": np.array([[0, 1], [2, 2]])},
+        {"weights": np.zeros((1, 4))},
+        {"units": np.zeros(3)},
+        {"children": None},
+    ],
 )
 def test_a_frozen_tree_that_is_none_is_refused(change):
     """With the snapshot's own error."""
