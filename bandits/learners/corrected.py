@@ -99,12 +99,19 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Learned:
-    """What was learned, what was chosen, and all that was tried, in order."""
+    """What was learned, what was chosen, all that was tried, in order, and what models without an event say of it.
+
+    q_hat: (n, K) of the model that predicts best, cross-fitted: the yardstick.   direct, played: (n,) cross-fitted
+    arms of the best direct method and of what was chosen.
+    """
 
     q: Corrected
     chosen: Choice
     tried: tuple[Choice, ...]
     evidence: Evidence
+    q_hat: Matrix
+    direct: Actions
+    played: Actions
 
 
 def learn(events: Events) -> Learned:
@@ -123,14 +130,15 @@ def learn(events: Events) -> Learned:
     link, penalty = direct.link, direct.penalty
     for correction, shifted in cross_fitted_shifts(events, link, penalty).items():
         tried.append((judged(q_hat + shifted, link, penalty, correction), q_hat + shifted))
-    chosen, played = max([(direct, q_hat), *tried[len(models) :]], key=_value)
+    chosen, best = max([(direct, q_hat), *tried[len(models) :]], key=_value)
+    played = best.argmax(axis=1)
 
     sums = (Correction.of(events.where(fold), q_hat[fold]) for fold in _folds(events))
     shift = reduce(Correction.__add__, sums).solve(chosen.correction)
     model = direct_method.fit(events.phi, events.actions, events.targets, events.k, link, penalty)
-    return Learned(
-        Corrected(model, shift), chosen, tuple(choice for choice, _ in tried), _evidence(events, played.argmax(axis=1))
-    )
+    choices = tuple(choice for choice, _ in tried)
+    evidence = _evidence(events, played)
+    return Learned(Corrected(model, shift), chosen, choices, evidence, yardstick, q_hat.argmax(axis=1), played)
 
 
 def _value(candidate: tuple[Choice, Matrix]) -> float:

@@ -217,11 +217,15 @@ def fit(events: Events, offsets: Matrix, penalty: float) -> OffsetTree:
 
 
 class Learned(NamedTuple):
-    """A tree and how it was chosen.   values: (len(PENALTIES),) cross-validated doubly robust value of each penalty."""
+    """A tree and how it was chosen.
+
+    values: (len(PENALTIES),) cross-validated doubly robust value of each penalty.   played: (n,) cross-fitted arms.
+    """
 
     tree: OffsetTree
     parameters: Parameters
     values: Vector
+    played: Actions
 
 
 def learn(events: Events, offset: Literal["half", "model"] = "model") -> Learned:
@@ -230,17 +234,16 @@ def learn(events: Events, offset: Literal["half", "model"] = "model") -> Learned
     Ties go to the smaller penalty.
     """
     q_hats = _reward_models(events)
-    scores = np.zeros((len(PENALTIES), len(events.phi)))
+    played = np.zeros((len(PENALTIES), len(events.phi)), dtype=np.int64)
     for fold in range(FOLDS):
         out = events.folds == fold
         offsets = q_hats[1 + fold] if offset == "model" else np.full_like(q_hats[0], 0.5)
         for i, penalty in enumerate(PENALTIES):
-            tree = fit(events.where(~out), offsets[~out], penalty)
-            scores[i, out] = dr_scores(events.where(out), q_hats[0][out], tree.choose(events.phi[out]))
-    values = scores.mean(axis=1) if len(events.phi) else scores.sum(axis=1)
-    best = PENALTIES[int(values.argmax())]
+            played[i, out] = fit(events.where(~out), offsets[~out], penalty).choose(events.phi[out])
+    values = np.array([dr_scores(events, q_hats[0], arms).mean() for arms in played])
+    best = int(values.argmax())
     offsets = q_hats[0] if offset == "model" else np.full_like(q_hats[0], 0.5)
-    return Learned(fit(events, offsets, best), Parameters(best, offset), values)
+    return Learned(fit(events, offsets, PENALTIES[best]), Parameters(PENALTIES[best], offset), values, played[best])
 
 
 def _reward_models(events: Events) -> Matrix:
