@@ -269,12 +269,12 @@ def test_numbers_that_form_no_tree_are_refused(children, rows):
 
 def test_a_tree_prints_itself():
     """Its strongest features by name, its arms by name, what it owes to waves."""
-    weights = np.array([[0.5, -0.25, 0.0, 0.0, 0.0, 0.125], [0.0, 2.0, 0.0, 3.0, 4.0, -1.0]])
+    weights = np.array([[-0.25, 0.03, 0.5, 0.0, 0.0, 0.125], [0.0, 2.0, 0.0, 3.0, 4.0, -1.0]])
     tree = OffsetTree(np.array([[0, 2], [1, 3]]), weights)
 
     assert tree.describe(("small", "middle", "large"), ("length", "code", "hour"), shown=2) == (
         "if +2.000 code -1.000 (waves: 5.000) > 0:\n"
-        "    if +0.500 length -0.250 code +0.125 > 0:\n"
+        "    if +0.500 hour -0.250 length +0.125 > 0:\n"
         "        large\n"
         "    else:\n"
         "        small\n"
