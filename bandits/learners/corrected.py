@@ -16,6 +16,7 @@ from itertools import combinations
 
 import numpy as np
 
+from bandits.errors import NotEnoughDataError
 from bandits.learners import direct_method
 from bandits.learners.direct_method import LINKS, Link, RewardModel
 from bandits.learners.doubly_robust import FOLDS, MAX_WEIGHT, Events, dr_scores, weights
@@ -73,7 +74,10 @@ class Corrected:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One way to learn and what it would have earned.   value, standard_error: reward, cross-validated DR."""
+    """One way to learn and what it would have earned.
+
+    value, standard_error: reward, cross-validated DR. The highest value of many is a little too high, by luck.
+    """
 
     link: Link
     penalty: float
@@ -115,7 +119,12 @@ class Learned:
 
 
 def learn(events: Events) -> Learned:
-    """Learn from n events. Deterministic; permuting the arms permutes what is learned, but for ties."""
+    """Learn from n events. Deterministic; permuting the arms permutes what is learned, but for ties.
+
+    Raises NotEnoughDataError without events.
+    """
+    if not len(events.phi):
+        raise NotEnoughDataError("a policy is learned from events, but the log has none; serve on and try again.")
     models = _reward_models(events)
     # One yardstick for all: the model that predicts best, since its residuals are the smallest.
     yardstick = min(models.values(), key=lambda q_hat: _loss(events, q_hat))

@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.errors import ShapeError
+from bandits.errors import NotEnoughDataError, ShapeError
 from bandits.learners.doubly_robust import FOLDS, MAX_WEIGHT, Events, dr_scores
 from bandits.learners.grid import on_grid
 from bandits.types import Actions, Mask, Matrix, Vector
@@ -231,8 +231,10 @@ class Learned(NamedTuple):
 def learn(events: Events, offset: Literal["half", "model"] = "model") -> Learned:
     """Learn a tree whose penalty is the one of highest off-policy value on folds that its trees did not see.
 
-    Ties go to the smaller penalty.
+    Ties go to the smaller penalty. Raises NotEnoughDataError without events.
     """
+    if not len(events.phi):
+        raise NotEnoughDataError("a tree is learned from events, but the log has none; serve on and try again.")
     q_hats = _reward_models(events)
     played = np.zeros((len(PENALTIES), len(events.phi)), dtype=np.int64)
     for fold in range(FOLDS):

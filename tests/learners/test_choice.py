@@ -87,6 +87,15 @@ def test_what_real_learners_learned_can_be_compared():
     assert min(chosen.values.values()) > 0.9
 
 
+@pytest.mark.parametrize("learn", [corrected.learn, offset_tree.learn])
+def test_no_event_teaches_nothing(learn):
+    """Rather than a policy made of nothing."""
+    events, _ = log(90, 3)
+
+    with pytest.raises(NotEnoughDataError, match="the log has none"):
+        learn(events.where(np.arange(0)))
+
+
 def test_one_event_decides_nothing():
     """A difference needs a standard error."""
     events, _ = log(1, 2)
