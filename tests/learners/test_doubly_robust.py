@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from bandits.learners import corrected, direct_method
 from bandits.learners.corrected import Corrected, Correction
@@ -159,6 +160,26 @@ def test_predictions_are_probabilities_even_far_out(link):
     assert q_hat.max() <= 1.0
     assert q_hat.shape == ((3, 3) if link == "competing" else (3, 4))
     assert (q_hat.sum(axis=1) <= 1.0 + 1e-12).all() == (link == "competing")
+    assert (q_hat[2].sum() < 0.6) == (link == "competing")  # "none" has its share
+
+
+def test_the_competing_fit_is_the_minimum_of_its_loss():
+    """Against the loss written as a loop and minimised without its gradient."""
+    events, _ = drawn(60, 2, 8, competing=True)
+    phi = events.phi[:, [0, 3]]
+
+    def loss(flat):
+        w = flat.reshape(3, 2)
+        total = 0.5 * sum(1.0 * w[b, 0] ** 2 + 1e-3 * w[b, 1] ** 2 for b in range(3))
+        for row, a, r in zip(phi, events.actions, events.targets, strict=True):
+            e = np.exp(w @ row)
+            q = e[a] / e.sum()
+            total -= r * np.log(q) + (1 - r) * np.log(1 - q)
+        return total
+
+    fitted = direct_method.fit(phi, events.actions, events.targets, 2, "competing", 1.0).weights.ravel()
+
+    assert loss(fitted) < minimize(loss, np.zeros(6), method="BFGS").fun + 1e-3
 
 
 def test_a_correction_comes_from_models_and_residuals_without_its_own_fold():
