@@ -21,7 +21,7 @@ import numpy as np
 
 from bandits.learners.grid import on_grid
 from bandits.learners.ridge import Gram, moments
-from bandits.types import Actions, Matrix, Vector
+from bandits.types import Actions, Mask, Matrix, Vector
 
 FOLDS = 5
 MAX_WEIGHT = 50.0  # 1/p is clipped here; the bias is at most mean(p < 1/50) times the error of q_hat
@@ -46,6 +46,17 @@ class Events:
     propensities: Vector
     folds: Actions
     k: int
+
+    def where(self, rows: Mask) -> Events:
+        """The events that the mask, (n,), picks."""
+        return Events(
+            self.phi[rows],
+            self.actions[rows],
+            self.targets[rows],
+            self.propensities[rows],
+            self.folds[rows],
+            self.k,
+        )
 
 
 def fold_of(decision_id: str) -> int:
@@ -78,6 +89,22 @@ def fit(events: Events, folded: Sequence[Gram], parameters: Parameters, without:
         gram += folded[fold].gram.sum(axis=0)
     shift = np.linalg.solve(gram + parameters.correction * np.eye(d), moment.T).T
     return _solve([folded[fold] for fold in inside], parameters) + shift
+
+
+def dr_scores(events: Events, q_hat: Matrix, chosen: Actions) -> Vector:
+    """Doubly robust scores, (n,), of playing `chosen`, (n,): their mean estimates what it would have earned.
+
+    q_hat: (n, K), not fitted on these events.   1/p is clipped at MAX_WEIGHT.
+    """
+    rows = np.arange(len(events.phi))
+    told = chosen == events.actions
+    surprise = (events.targets - q_hat[rows, events.actions]) * weights(events)
+    return q_hat[rows, chosen] + np.where(told, surprise, 0.0)
+
+
+def weights(events: Events) -> Vector:
+    """1/p, (n,), clipped at MAX_WEIGHT."""
+    return np.minimum(1.0 / events.propensities, MAX_WEIGHT)
 
 
 def _solve(parts: Sequence[Gram], parameters: Parameters) -> Matrix:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from bandits.errors import SnapshotError
 from bandits.learners.baselines import ContextFree
 from bandits.learners.linear_policy import LinearPolicy
+from bandits.learners.tree_policy import TreePolicy
 from bandits.policy import FrozenPolicy, Policy
 
 SIMPLE_KINDS = ("explore", "mix", "fixed")  # policies that see no context
 _KINDS: Mapping[str, Callable[[FrozenPolicy], Policy]] = {
     "linear": LinearPolicy.thaw,
+    "offset_tree": TreePolicy.thaw,
     **dict.fromkeys(SIMPLE_KINDS, ContextFree.thaw),
 }
 
