@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,6 +34,10 @@ pilot = typer.Typer(no_args_is_help=True, help="The content pilot: documents in,
 app.add_typer(pilot, name="pilot")
 audit = typer.Typer(no_args_is_help=True, help="The chain of what was changed, by whom and why.")
 app.add_typer(audit, name="audit")
+privacy = typer.Typer(no_args_is_help=True, help="What is kept of a person, and how it is taken away.")
+app.add_typer(privacy, name="privacy")
+User = Annotated[str, typer.Argument(help="The user, as the app names them.")]
+Form = Literal["dsjson", "parquet"]
 
 
 @app.command()
@@ -220,6 +224,71 @@ def key(
         why, evidence = "an API key was made", {"name": name}
         chain.append("key", tenant=tenant, who="command line", why=why, evidence=evidence, time=time.time())
     _print(made)
+
+
+@privacy.command("export")
+def privacy_export(user: User, tenant: Annotated[str, typer.Option(help="Whose user it is.")] = "demo") -> None:
+    """Everything that is kept of a person: one JSON object a decision, with what came back for it."""
+    from bandits.ids import IdRing
+    from bandits.privacy import export
+
+    with _home().open_record() as record:
+        for found in export(record, tenant, IdRing(_home().root).pseudonym(tenant, user)):
+            typer.echo(json.dumps(found, ensure_ascii=False))
+
+
+@privacy.command("erase")
+def privacy_erase(user: User, tenant: Annotated[str, typer.Option(help="Whose user it is.")] = "demo") -> None:
+    """Take away all that is kept of a person, for good, and learn anew without it. Twice is once."""
+    from bandits.ids import IdRing
+    from bandits.privacy import erase
+
+    place = _home()
+    _print(erase(place, load_config(), tenant, IdRing(place.root).pseudonym(tenant, user), time.time()).render())
+
+
+@privacy.command("sweep")
+def privacy_sweep() -> None:
+    """Erase what is older than each tenant wants it kept (retention_days in pilotage.toml)."""
+    from bandits.privacy import sweep
+
+    found = sweep(_home(), load_config(), time.time())
+    _print("\n".join(f"{tenant}: {report.render()}" for tenant, report in found.items()) or "nothing is that old.")
+
+
+@app.command("export")
+def export_(
+    scope: Annotated[str, typer.Argument(metavar="TENANT/WORKSPACE/DOMAIN", help="Whose log.")],
+    file: Annotated[Path, typer.Argument(help="Where to write it; must not be there yet.")],
+    form: Annotated[Form, typer.Option("--format", help="VW's dsjson, or Parquet.")] = "parquet",
+) -> None:
+    """Write the logged feedback of a scope for other programs, to the bit."""
+    from bandits.interchange import dsjson, parquet
+    from bandits.warehouse import read_feedback
+
+    one = _scopes(scope)[0]
+    found = read_feedback(_home().warehouse, one, load_config().domains[one.domain], time.time())
+    {"dsjson": dsjson, "parquet": parquet}[form].write(found, file)
+    _print(f"{len(found)} rounds of {one} in {file}")
+
+
+@app.command("import")
+def import_(
+    scope: Annotated[str, typer.Argument(metavar="TENANT/WORKSPACE/DOMAIN", help="Whose log it becomes.")],
+    file: Annotated[Path, typer.Argument(help="What `pilotage export` wrote.")],
+    form: Annotated[Form, typer.Option("--format", help="VW's dsjson, or Parquet.")] = "parquet",
+) -> None:
+    """Append logged feedback from a file to the record; a bad row is set aside with its reason, the rest goes on."""
+    from bandits.interchange import dsjson, parquet
+    from bandits.interchange.entries import entries
+
+    one = _scopes(scope)[0]
+    found = {"dsjson": dsjson, "parquet": parquet}[form].read(file)
+    with _home().open_record() as record:
+        for pair in entries(found.feedback, one):
+            record.append(*pair)
+    bad = [f"  set aside: {fault}" for fault in found.quarantined]
+    _print("\n".join([f"{len(found.feedback)} rounds appended to {one}, {len(bad)} set aside", *bad]))
 
 
 @audit.command("show")

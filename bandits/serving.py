@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bandits.config import Config, home, record_url
+from bandits.config import CapsConfig, Config, home, record_url
 from bandits.errors import ContextError, DuplicateOutcomeError, KeyFileError, RecordError, SnapshotError
 from bandits.ids import IdRing
 from bandits.keys import trusted_keys
 from bandits.learners.frozen import thaw
+from bandits.ledger import Ledger
 from bandits.record import Record, SqlRecord
 from bandits.repeats import news
 from bandits.router import Router, Serving
@@ -103,6 +104,13 @@ class Home:
         """Open the record, making it if it is not there."""
         return SqlRecord(self.record_url)
 
+    def open_ledger(self, config: Config) -> Ledger | None:
+        """Open the ledger of the tenants' caps; None where no tenant has one, and nothing has to be asked."""
+        caps = {name: tenant.caps for name, tenant in config.tenants.items()}
+        if all(one == CapsConfig() for one in caps.values()):
+            return None
+        return Ledger(self.record_url, caps)
+
 
 class Server:
     """A router and the reader that keeps it on the newest good snapshot of its scope."""
@@ -115,13 +123,14 @@ class Server:
         record: Record,
         rng: np.random.Generator,
         clock: Callable[[], float] = time.time,
+        ledger: Ledger | None = None,
     ) -> None:
         domain = config.domains[scope.domain]
         self.ids = IdRing(home.root)
         self._home, self._clock, self._record = home, clock, record
         self._state = resume(home.checkpoint(scope), scope, domain, record)  # what the record says, and nothing else
         self._kept = 0  # position of the checkpoint
-        self.router = Router(scope, domain, record, rng, clock, copy.deepcopy(self._state))
+        self.router = Router(scope, domain, record, rng, clock, copy.deepcopy(self._state), ledger)
         self._reader: SnapshotReader | None = None
         self._unfit: Exception | None = None  # why the newest snapshot that verified cannot serve this router
         self.last_error: Exception | None = None

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import aiohttp
@@ -51,8 +51,12 @@ def run(tenant: str, workspace: str, replay_path: Path | None = None, token: str
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # it does not speak
     discord.utils.setup_logging(level=logging.INFO)  # not DEBUG: discord.py would log what people write
     _log.info("answers are replayed from %s: no model is called", replay_path or RECORDING)
-    with place.open_record() as record, suppress(KeyboardInterrupt):
-        server = Server(place, config, scope, record, np.random.default_rng())
+    with (
+        place.open_record() as record,
+        place.open_ledger(config) or nullcontext() as ledger,
+        suppress(KeyboardInterrupt),
+    ):
+        server = Server(place, config, scope, record, np.random.default_rng(), ledger=ledger)
         asyncio.run(_serve(Bot(server, replay, dict.fromkeys(replay.prompts)), token))
 
 

@@ -13,9 +13,11 @@ from prefect.cache_policies import NO_CACHE
 
 from bandits import night as work
 from bandits.config import Config, load_config
+from bandits.durable import locked
 from bandits.errors import NotEnoughDataError
 from bandits.keys import signing_key
 from bandits.night_report import NightReport
+from bandits.privacy import complete
 from bandits.serving import Home
 from bandits.types import LoggedFeedback, Scope, new_id
 from bandits.warehouse import load as load_warehouse
@@ -49,10 +51,21 @@ def judge(place: Home, config: Config, scope: Scope, learned: work.Learned, now:
 
 @task(name="publish", cache_policy=NO_CACHE)
 def publish(
-    place: Home, config: Config, run_id: str, learned: work.Learned, judged: work.Judged, scope: Scope, now: float
+    place: Home,
+    config: Config,
+    run_id: str,
+    learned: work.Learned,
+    judged: work.Judged,
+    scope: Scope,
+    now: float,
+    epoch: int,
 ) -> NightReport:
     """Publish the chosen policy as a signed snapshot, or keep what serves."""
-    return work.conclude(run_id, scope, learned, judged, config.night, place, signing_key(place.root), now)
+    with locked(place.publishing), place.open_record() as record:
+        if record.epoch().number != epoch:
+            why = "An erasure began a new epoch while the night ran: what it learned from is not all there any more."
+            return work.keep(run_id, scope, learned.prepared.feedback, place, now, why)
+        return work.conclude(run_id, scope, learned, judged, config.night, place, signing_key(place.root), now)
 
 
 @flow(name="night", validate_parameters=True)
@@ -92,6 +105,9 @@ def _night(
     scope = config.scope(tenant, workspace, domain)
     run_id = new_id(time.time())
     work.note_changes(place, config, signing_key(place.root), now)
+    complete(place, config)  # of erasures that were interrupted
+    with place.open_record() as record:
+        epoch = record.epoch().number
     feedback = load(place, config, scope, now)
     try:
         learned = learn(place, config, scope, feedback, on_trial)
@@ -99,7 +115,7 @@ def _night(
         report = work.keep(run_id, scope, feedback, place, now, str(error))
     else:
         judged = judge(place, config, scope, learned, now)
-        report = publish(place, config, run_id, learned, judged, scope, now)
+        report = publish(place, config, run_id, learned, judged, scope, now, epoch)
     found = asdict(report) | {"scope": str(scope), "markdown": report.render()}
     write_run(
         place.warehouse,

@@ -32,6 +32,7 @@ _EXAMPLES = {
     404: ("UnknownScopeError", "workspace must be one of main, but got 'elsewhere'; add it to pilotage.toml."),
     413: ("BodyTooLargeError", "a body must have at most 10,000,000 bytes, but has more; send it in parts."),
     422: ("InvalidRequestError", "body.quality: Input should be less than or equal to 1, but got 7.0. See …"),
+    429: ("BudgetExhaustedError", "a request must fit the caps of its tenant, but usd_per_day of acme has … left."),
     500: ("PilotFailedError", "analysis must end on documents that could be read, but in run 0193… it failed: …"),
     503: ("RecordError", "the record must be a SQLite file that can be read and written, but …"),
 }

@@ -30,7 +30,7 @@ from service.call import Here, errors
 router = APIRouter(tags=["decisions"])
 
 
-@router.post("/route", summary="Decide", responses=errors(401, 403, 404, 413, 422, 503))
+@router.post("/route", summary="Decide", responses=errors(401, 403, 404, 413, 422, 429, 503))
 def route(body: RouteBody, here: Here, _: Annotated[TenantOnly, Query()]) -> RouteAnswer:
     """Draw an arm and record the draw. Nothing is asked of a model: the caller does that, and reports what came back.
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import reprlib
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from bandits.errors import (
+    BudgetExhaustedError,
     ContextError,
     ForeignDecisionError,
     InvalidNameError,
@@ -143,6 +146,13 @@ def _ours(error: PilotageError) -> tuple[int, str, str, Mapping[str, str]]:
         return 404, UnknownDecisionError.__name__, _UNKNOWN_DECISION, {}
     if isinstance(error, InvalidNameError | ContextError | ShapeError):
         return 422, type(error).__name__, str(error), {}
+    if isinstance(error, BudgetExhaustedError):
+        return (
+            429,
+            type(error).__name__,
+            str(error),
+            {"Retry-After": str(max(1, math.ceil(error.resets - time.time())))},
+        )
     # The record, a key file or the configuration: not the caller's fault.
     return 503, type(error).__name__, str(error), _LATER
 

@@ -32,6 +32,7 @@ class Servers:
     ) -> None:
         self._home, self._config, self._record = home, config, record
         self._rng, self._clock, self._refresh_s = rng, clock, refresh_s
+        self._ledger = home.open_ledger(config)
         self._made: dict[Scope, Server] = {}
         self._faults: dict[Scope, str] = {}
         self._making, self._stop = threading.Lock(), threading.Event()
@@ -88,10 +89,12 @@ class Servers:
         """End that, and wait until it has ended."""
         self._stop.set()
         self._thread.join()
+        if self._ledger is not None:
+            self._ledger.close()
 
     def _make(self, scope: Scope) -> Server:
         (rng,) = self._rng.spawn(1)  # of its own: a generator is not safe under threads, a router's lock is its own
-        server = Server(self._home, self._config, scope, self._record, rng, self._clock)
+        server = Server(self._home, self._config, scope, self._record, rng, self._clock, self._ledger)
         self._note(scope, server.last_error)
         self._made[scope] = server
         return server
