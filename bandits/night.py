@@ -14,6 +14,7 @@ import numpy as np
 
 from bandits import guard, training
 from bandits.config import DomainConfig, NightConfig
+from bandits.evaluate import EVALUATED
 from bandits.evaluation import dr, report
 from bandits.evaluation.weights import support
 from bandits.gates import GateVerdict, gate
@@ -178,7 +179,8 @@ def nights_since(home: Home, scope: Scope, incumbent: Incumbent | None, now: flo
     """
     if incumbent is None:
         return 1
-    runs = sum(run["time"] > incumbent.created for run in read_runs(home.warehouse, scope))
+    nights = [run for run in read_runs(home.warehouse, scope) if run["verdict"] != EVALUATED]
+    runs = sum(run["time"] > incumbent.created for run in nights)
     return 1 + max(runs, int((now - incumbent.created) // 86_400.0))
 
 

@@ -99,7 +99,8 @@ def support(feedback: LoggedFeedback, action_probs: Matrix) -> Support:
     if n == 0:
         return Support(0, 0.0, 0.0, 1.0, 0.0, 0.0, math.inf, 0.0, 0.0)
     shares = action_probs.mean(axis=0)
-    per_arm = _ess(*(np.bincount(feedback.actions, weights, feedback.k) for weights in (w, w * w)))
+    totals, squares = (np.bincount(feedback.actions, x, feedback.k).astype(np.float64) for x in (w, w * w))
+    per_arm = _ess(totals, squares)
     played = np.flatnonzero(shares >= min(1.0 / ENOUGH, shares.max()))
     least = played[np.argmin(per_arm[played] / shares[played])]
     return Support(
