@@ -145,6 +145,13 @@ class TestSequences:
         assert sequences.value(empty, target[none], q_hat[none], 0.05) == (0.0, 1.0)
         assert sequences.advantage(empty, target[none], other[none], q_hat[none], 0.05) == (-1.0, 1.0)
 
+    def test_a_policy_that_the_log_could_not_follow_may_be_worth_anything(self):
+        log, _, _, _ = one_log(n=50)
+        other = replace(
+            log, actions=np.zeros(50, int), propensities=np.ones(50), probabilities=np.eye(5)[np.zeros(50, int)]
+        )
+        assert sequences.value(other, np.eye(5)[np.ones(50, int)], None, 0.05) == (0.0, 1.0)
+
     def test_rewards_and_losses_tell_of_rare_and_of_common_rewards_alike(self):
         """Turning every reward around turns the interval around."""
         log, target, _, _ = one_log()
