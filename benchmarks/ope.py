@@ -8,8 +8,8 @@ model is the learner's: one ridge of all arms (learners/ridge.py) over standardi
 its penalties the defaults, clipped to [0, 1].
 
 Read it: `rel_error` is the mean of |estimate - truth| / truth over repetitions, `rmse` in units of reward, `ms` the
-median time from log to mean *and* standard error on one thread, the reward model apart, `rss_mib` the peak of the
-process that measured this n and logging: log, reward model and all estimates. In the summary a bar is null when the
+median CPU time of the one thread from log to mean *and* standard error, the reward model apart (CPU time, so that a
+neighbour on the same cores shows less), `rss_mib` the peak of the process that measured this n and logging: log, reward model and all estimates. In the summary a bar is null when the
 n that it speaks of was not measured. The time of switch includes the search for its threshold.
 
 What would make it wrong: a reward model that saw the round it speaks of; a truth taken from the drawn rewards; another
@@ -93,15 +93,15 @@ def _once(
 ) -> tuple[dict[str, float], dict[str, float], float, float]:
     """One log: the value by each estimator, its seconds, the truth, the reward model's seconds."""
     one = known(n, ARMS, FEATURES, LOGGING[logging], np.random.default_rng(seed))
-    started = time.perf_counter()
+    started = time.process_time()
     q_hat = reward_model(one.feedback)
-    model_seconds = time.perf_counter() - started
+    model_seconds = time.process_time() - started
     values, seconds = {}, {}
     for name, scores in estimators.items():
-        started = time.perf_counter()
+        started = time.process_time()
         found = moments(scores(one.feedback, one.target, q_hat))
         values[name], _ = found.mean, found.standard_error
-        seconds[name] = time.perf_counter() - started
+        seconds[name] = time.process_time() - started
     return values, seconds, one.truth, model_seconds
 
 
