@@ -9,8 +9,9 @@ its penalties the defaults, clipped to [0, 1].
 
 Read it: `rel_error` is the mean of |estimate - truth| / truth over repetitions, `rmse` in units of reward, `ms` the
 median CPU time of the one thread from log to mean *and* standard error, the reward model apart (CPU time, so that a
-neighbour on the same cores shows less), `rss_mib` the peak of the process that measured this n and logging: log, reward model and all estimates. In the summary a bar is null when the
-n that it speaks of was not measured. The time of switch includes the search for its threshold.
+neighbour on the same cores shows less), `rss_mib` the peak of the process that measured this n and logging: log, reward
+model and all estimates. In the summary a bar is null when the n that it speaks of was not measured. The time of switch
+includes the search for its threshold.
 
 What would make it wrong: a reward model that saw the round it speaks of; a truth taken from the drawn rewards; another
 process on the same cores while it runs; few repetitions, since a mean of 20 errors is itself known to about 17 %.

@@ -167,10 +167,11 @@ class TestSequences:
         ):
             sequences.value(swapped, target, q_hat, 0.05)
 
-    def test_a_reward_model_out_of_range_is_refused(self):
+    @pytest.mark.parametrize("wrong", [1.5, -0.5])
+    def test_a_reward_model_out_of_range_is_refused(self, wrong):
         log, target, other, q_hat = one_log(n=3)
-        with pytest.raises(EvidenceError, match=r"q_hat must lie in \[0, 1\].* goes from 1\.5 to 1\.5; clip it"):
-            sequences.advantage(log, target, other, q_hat + 1.0, 0.05)
+        with pytest.raises(EvidenceError, match=rf"q_hat must lie in \[0, 1\].* goes from {wrong} to {wrong}; clip it"):
+            sequences.advantage(log, target, other, np.full_like(q_hat, wrong), 0.05)
 
 
 class TestBenchmark:
