@@ -85,6 +85,27 @@ def night(scope: ScopeText = None, as_json: Json = False) -> None:
 
 
 @app.command()
+def evaluate(
+    scope: ScopeText = None,
+    policy: Annotated[str, typer.Option(help="Version of a snapshot; latest, fixed or mix.")] = "latest",
+    baseline: Annotated[str | None, typer.Option(help="The same; left out: what served.")] = None,
+    seen: Annotated[bool, typer.Option(help="Judge also by rounds that the policy may have learned from.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Judge a policy by the contexts that were logged: value, cost, agreement, and whether it is better."""
+    from bandits.evaluate import evaluate as judge
+    from bandits.evaluate import save
+    from bandits.evaluate_table import render
+
+    place, found = _home(), []
+    for one in _scopes(scope):
+        domain = load_config().domains[one.domain]
+        found.append(judge(place, one, domain, policy, baseline, now=time.time(), seen=seen))
+        save(found[-1], place.warehouse)
+    _print([one.run() for one in found] if as_json else "\n\n".join(render(one) for one in found))
+
+
+@app.command()
 def snapshots(scope: ScopeText = None, as_json: Json = False) -> None:
     """List the published policies, newest last, and whether each still verifies. Exit 1 if one does not."""
     from bandits.keys import trusted_keys

@@ -8,9 +8,10 @@ model is the learner's: one ridge of all arms (learners/ridge.py) over standardi
 its penalties the defaults, clipped to [0, 1].
 
 Read it: `rel_error` is the mean of |estimate - truth| / truth over repetitions, `rmse` in units of reward, `ms` the
-median time from log to mean *and* standard error on one thread, the reward model apart, `rss_mib` the peak of the
-process that measured this n and logging: log, reward model and all estimates. In the summary a bar is null when the
-n that it speaks of was not measured. sndr and switch are left out: they are not part of the product.
+median CPU time of the one thread from log to mean *and* standard error, the reward model apart (CPU time, so that a
+neighbour on the same cores shows less), `rss_mib` the peak of the process that measured this n and logging: log, reward
+model and all estimates. In the summary a bar is null when the n that it speaks of was not measured. The time of switch
+includes the search for its threshold.
 
 What would make it wrong: a reward model that saw the round it speaks of; a truth taken from the drawn rewards; another
 process on the same cores while it runs; few repetitions, since a mean of 20 errors is itself known to about 17 %.
@@ -33,7 +34,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from bandits.evaluation import dm, dr, ips, snips
+from bandits.evaluation import dm, dr, ips, sndr, snips, switch
 from bandits.evaluation.moments import moments
 from bandits.learners.doubly_robust import FOLDS, Parameters
 from bandits.learners.grid import on_grid
@@ -43,7 +44,6 @@ from bandits.types import LoggedFeedback, Matrix, Vector
 from benchmarks.synthetic import LOGGING, known
 
 ARMS, FEATURES = 10, 5
-LEFT_OUT = ("sndr", "switch")
 RATIO = {"mild": 1.15, "adverse": 1.3}  # RMSE of dr over that of snips, at every n
 ABOUT = {"mild": 0.0035, "adverse": 0.0075}  # best relative error: .3 % and .7 % once rounded
 LARGE, MIDDLE = 1_000_000, 100_000
@@ -54,6 +54,8 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "snips": lambda log, target, q_hat: snips.scores(log, target),
     "dm": dm.scores,
     "dr": dr.scores,
+    "sndr": sndr.scores,
+    "switch": lambda log, target, q_hat: switch.scores(log, target, q_hat, switch.tune(log, target, q_hat)),
 }
 
 
@@ -92,15 +94,15 @@ def _once(
 ) -> tuple[dict[str, float], dict[str, float], float, float]:
     """One log: the value by each estimator, its seconds, the truth, the reward model's seconds."""
     one = known(n, ARMS, FEATURES, LOGGING[logging], np.random.default_rng(seed))
-    started = time.perf_counter()
+    started = time.process_time()
     q_hat = reward_model(one.feedback)
-    model_seconds = time.perf_counter() - started
+    model_seconds = time.process_time() - started
     values, seconds = {}, {}
     for name, scores in estimators.items():
-        started = time.perf_counter()
+        started = time.process_time()
         found = moments(scores(one.feedback, one.target, q_hat))
         values[name], _ = found.mean, found.standard_error
-        seconds[name] = time.perf_counter() - started
+        seconds[name] = time.process_time() - started
     return values, seconds, one.truth, model_seconds
 
 
@@ -168,7 +170,6 @@ def verdict(cells: Sequence[Cell]) -> dict[str, Any]:
         "dr_ms": dr_ms,
         "reward_model_s": model_s,
         "rss_mib": rss_mib,
-        "left_out": list(LEFT_OUT),
         "bars": bars,
         "met": all(bar is not False for bar in bars.values()),
     }

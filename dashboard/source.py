@@ -10,6 +10,7 @@ import numpy as np
 
 from bandits.config import DomainConfig
 from bandits.counterfactual import Log
+from bandits.evaluate import EVALUATED
 from bandits.keys import trusted_keys
 from bandits.record import Record
 from bandits.router import first_policy
@@ -75,7 +76,7 @@ def log(path: Path, scope: Scope, domain: DomainConfig, now: float) -> Log:
 
 def last_run(path: Path, scope: Scope) -> Run | None:
     """The latest nightly run of the scope. Raises WarehouseError."""
-    runs = read_runs(path, scope, patience_s=PATIENCE_S)
+    runs = [run for run in read_runs(path, scope, patience_s=PATIENCE_S) if run["verdict"] != EVALUATED]
     return runs[-1] if runs else None
 
 

@@ -4,6 +4,7 @@ import itertools
 import math
 import statistics
 from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bandits.errors import EvidenceError, NotEnoughDataError, PropensityError, ShapeError
-from bandits.evaluation import dm, dr, ips, snips
+from bandits.evaluation import dm, dr, ips, sndr, snips, switch
 from bandits.evaluation.intervals import betting, normal
-from bandits.evaluation.moments import Moments, exact_sum, moments
-from bandits.evaluation.report import evaluate, table
+from bandits.evaluation.moments import LARGEST, Moments, exact_sum, moments
+from bandits.evaluation.report import evaluate, model_only, table
 from bandits.evaluation.weights import importance, support
 from bandits.types import LoggedFeedback
 
@@ -136,9 +137,63 @@ class TestIdentities:
             lambda f, p, q: snips.scores(f, p),
             dm.scores,
             dr.scores,
+            sndr.scores,
+            lambda f, p, q: switch.scores(f, p, q, 1.5),
         ):
             there = scores(other, target[:, order], q_hat[:, order])
             assert there == pytest.approx(scores(feedback, target, q_hat), abs=1e-12)
+
+    @QUICK
+    @given(cases())
+    def test_sndr_without_a_reward_model_is_snips(self, case):
+        feedback, target, q_hat = case
+        assert np.array_equal(sndr.scores(feedback, target, 0 * q_hat), snips.scores(feedback, target))
+
+    @QUICK
+    @given(cases())
+    def test_mean_of_sndr_scores_is_dm_plus_the_ratio_of_residuals(self, case):
+        feedback, target, q_hat = case
+        w = importance(feedback, target)
+        residuals = feedback.rewards - q_hat[np.arange(len(feedback)), feedback.actions]
+        wanted = dm.scores(feedback, target, q_hat).mean() + (w * residuals).sum() / w.sum()
+        assert moments(sndr.scores(feedback, target, q_hat)).mean == pytest.approx(wanted, abs=1e-12)
+
+    @QUICK
+    @given(cases())
+    def test_sndr_of_equal_weights_is_dr(self, case):
+        feedback, _, q_hat = case
+        there, here = (one.scores(feedback, feedback.probabilities, q_hat) for one in (sndr, dr))
+        assert there == pytest.approx(here, abs=1e-12)
+
+    @QUICK
+    @given(cases())
+    def test_switch_goes_from_dm_to_dr(self, case):
+        feedback, target, q_hat = case
+        assert np.array_equal(switch.scores(feedback, target, q_hat, 0.0), dm.scores(feedback, target, q_hat))
+        assert np.array_equal(switch.scores(feedback, target, q_hat, math.inf), dr.scores(feedback, target, q_hat))
+
+    @QUICK
+    @given(cases())
+    def test_switch_uses_the_reward_where_the_weight_is_at_most_tau(self, case):
+        feedback, target, q_hat = case
+        w = importance(feedback, target)
+        tau = float(np.median(w))
+        expected = np.where(w <= tau, dr.scores(feedback, target, q_hat), dm.scores(feedback, target, q_hat))
+        assert np.array_equal(switch.scores(feedback, target, q_hat, tau), expected)
+
+    @QUICK
+    @given(cases(), st.floats(0.0, 0.5))
+    def test_sndr_moves_with_the_reward_whatever_the_model(self, case, shift):
+        feedback, target, q_hat = case
+        moved = log(feedback.actions, feedback.probabilities, feedback.rewards + shift)
+        before, after = (moments(sndr.scores(f, target, q_hat)).mean for f in (feedback, moved))
+        assert after == pytest.approx(before + shift, abs=1e-12)
+
+    def test_dr_does_not_move_with_the_reward_unless_its_model_does(self):
+        feedback, moved = (log([0, 1], [[0.5, 0.5]] * 2, [r, r]) for r in (0.0, 0.5))
+        target, q_hat = np.array([[0.9, 0.1], [0.1, 0.9]]), np.full((2, 2), 0.2)
+        before, after = (moments(dr.scores(f, target, q_hat)).mean for f in (feedback, moved))
+        assert after - before == pytest.approx(0.9)  # not 0.5
 
     @QUICK
     @given(cases())
@@ -172,6 +227,14 @@ class TestEnumeration:
         for scores in (ips.scores(feedback, target), dr.scores(feedback, target, q_hat)):
             expected = (feedback.propensities * scores).sum() / 5
             assert expected == pytest.approx(truth, abs=1e-12)
+
+    def test_switch_below_every_weight_expects_its_model_and_above_them_the_truth(self):
+        feedback, target, q_hat, truth = self.one_round_per_action(np.random.default_rng(1))
+        expected = [
+            (feedback.propensities * switch.scores(feedback, target, q_hat, tau)).sum() / 5 for tau in (1.0, 1e9)
+        ]
+        assert expected[1] == pytest.approx(truth, abs=1e-12)
+        assert abs(expected[0] - truth) > 1e-3
 
     def test_dm_expects_its_model_and_not_the_truth(self):
         feedback, target, q_hat, truth = self.one_round_per_action(np.random.default_rng(1))
@@ -246,6 +309,31 @@ class TestMoments:
             moments(np.zeros((2, 2)))
 
 
+class TestFastSums:
+    """Sums by extraction are the exact ones, whatever the size and the number of what is added."""
+
+    KINDS: ClassVar = {
+        "ordinary": lambda rng, n: rng.normal(size=n),
+        "of all sizes": lambda rng, n: rng.normal(size=n) * 10.0 ** rng.integers(-300, 150, n),
+        "tenths": lambda rng, n: np.full(n, 0.1),
+        "weights": lambda rng, n: (rng.random(n) < 0.05) * 20.0,
+        "huge": lambda rng, n: (2.0 * rng.random(n) - 1.0) * LARGEST,
+        "tiny": lambda rng, n: np.where(rng.random(n) < 0.5, 5e-324, -1.5e-323),
+        "cancelling": lambda rng, n: np.tile([1e16, 1.0, -1e16, 1e-16], n)[:n],
+    }
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_they_are_those_of_fsum(self, kind):
+        for n in (1, 2, 17, 2**14 + 1):
+            x = self.KINDS[kind](np.random.default_rng(n), n)
+            assert moments(x) == Moments(n, exact_sum(x.tolist()), exact_sum((x * x).tolist()))
+
+    def test_a_plain_sum_is_not(self):
+        """The negative control."""
+        x = self.KINDS["cancelling"](None, 4000)
+        assert (float(x.sum()),) != exact_sum(x.tolist())
+
+
 class TestKnownTruth:
     """DR survives one wrong nuisance and not two (n = 4,000, fixed seed; wrong means biased, not noisy)."""
 
@@ -279,6 +367,61 @@ def ips_scores(seed, n=500):
     return 5.0 * (played & reward)
 
 
+class TestSwitch:
+    """Where it switches."""
+
+    def heavy(self, n=2000, p=1e-5, q=0.6):
+        """In half of the rounds an arm that the target plays is all but never drawn; the reward model is good."""
+        rng = np.random.default_rng(3)
+        probabilities = np.tile([1.0 - p, p], (n, 1))
+        probabilities[: n // 2] = 0.5  # half of the log is balanced
+        actions = drawn(rng, probabilities)
+        actions[-1] = 1  # and once the rare arm was drawn, with a weight of 10,000
+        rewards = (rng.random(n) < q).astype(float)
+        rewards[-1] = 1.0
+        return log(actions, probabilities, rewards), np.tile([0.9, 0.1], (n, 1)), np.full((n, 2), q)
+
+    def test_one_huge_weight_is_given_up_and_small_ones_are_kept(self):
+        feedback, target, q_hat = self.heavy()
+        tau = switch.tune(feedback, target, q_hat)
+        w = importance(feedback, target)
+        assert w[:-1].max() < tau < w[-1]
+        found, truth = moments(switch.scores(feedback, target, q_hat, tau)), 0.6
+        assert abs(found.mean - truth) < abs(moments(dr.scores(feedback, target, q_hat)).mean - truth)
+        assert found.standard_error < moments(dr.scores(feedback, target, q_hat)).standard_error
+
+    def test_with_support_it_says_dr(self):
+        rng = np.random.default_rng(4)
+        logging, target = (rows_of_probabilities(rng, 500, 3) for _ in range(2))
+        feedback = log(drawn(rng, logging), logging, rng.random(500))
+        tau = switch.tune(feedback, target, np.full((500, 3), 0.5))
+        assert tau >= importance(feedback, target).max()
+
+    def test_tau_is_the_least_of_the_stated_sum(self):
+        """Against every threshold in the list, by loops."""
+        feedback, target, q_hat = self.heavy(n=200, p=0.01)
+        n, w = 200, importance(feedback, target)
+        every = target / feedback.probabilities
+
+        def error(tau):
+            spread = np.var(switch.scores(feedback, target, q_hat, tau), ddof=1) / n
+            return spread + sum(target[i, a] for i in range(n) for a in range(2) if every[i, a] > tau) ** 2 / n**2
+
+        tried = [2.0**i for i in range(math.ceil(math.log2(w.max())) + 1)] + [math.inf]
+        assert switch.tune(feedback, target, q_hat) == min(tried, key=error)
+
+    def test_a_single_round_is_no_ground_to_switch(self):
+        with np.errstate(all="raise"):
+            tau = switch.tune(log([0], [[0.5, 0.5]], [1.0]), np.array([[0.9, 0.1]]), np.full((1, 2), 0.5))
+        assert tau == math.inf
+
+    @pytest.mark.parametrize("tau", [-1.0, math.nan])
+    def test_tau_must_be_a_threshold(self, tau):
+        feedback = log([0], [[0.5, 0.5]], [1.0])
+        with pytest.raises(EvidenceError, match="tau must be >= 0, but got"):
+            switch.scores(feedback, np.full((1, 2), 0.5), np.full((1, 2), 0.5), tau)
+
+
 class TestIntervals:
     """400 seeded logs; an exactly-95 % interval misses the truth in more than 39 of them less than once in 10,000."""
 
@@ -290,11 +433,11 @@ class TestIntervals:
         assert 5 <= misses <= self.MISSES
 
     def test_betting_interval_covers_at_every_look(self):
-        """Twenty-five looks at each log; half of them with a horizon."""
+        """Five looks at each log, each of which knows of every round before; half of the logs with a horizon."""
         misses = 0
         for seed in range(400):
             scores, horizon = ips_scores(seed), 500 if seed % 2 else None
-            looks = (betting(scores[:n], 0.05, low=0.0, high=5.0, horizon=horizon) for n in self.LOOKS)
+            looks = (betting(scores[:n], 0.05, low=0.0, high=5.0, horizon=horizon) for n in self.LOOKS[4::5])
             misses += any(not low <= 0.6 <= high for low, high in looks)
         assert misses <= self.MISSES
 
@@ -424,6 +567,47 @@ class TestSupport:
         assert min(found.ess, found.ess_least_arm / found.least_share) > 200
         assert (found.evidence, found.verdict) == (0.0, "no support")
 
+    def test_overlap_is_the_mass_in_common(self):
+        feedback = self.uniform()
+        assert support(feedback, feedback.probabilities).overlap == pytest.approx(1.0)
+        assert support(feedback, np.tile([1.0, 0.0, 0.0], (600, 1))).overlap == pytest.approx(1 / 3)
+        assert support(feedback, np.tile([0.5, 0.3, 0.2], (600, 1))).overlap == pytest.approx(1 / 3 + 0.3 + 0.2)
+
+    def test_weights_that_do_not_average_to_1_betray_wrong_propensities(self):
+        """The log states one in two for an arm that it drew four times in five; no reward is needed to see it."""
+        rng = np.random.default_rng(8)
+        actions = (rng.random(2000) < 0.2).astype(int)
+        target = np.tile([0.9, 0.1], (2000, 1))
+        wrong = support(log(actions, np.full((2000, 2), 0.5), np.zeros(2000)), target)
+        right = support(log(actions, np.tile([0.8, 0.2], (2000, 1)), np.zeros(2000)), target)
+        assert (wrong.verdict, wrong.evidence) == ("wrong propensities", 0.0)
+        assert right.verdict == "ok"
+
+    def test_right_propensities_are_not_suspected(self):
+        """60 logs whose weights are 0 or 100."""
+        suspected = 0
+        for seed in range(60):
+            rng = np.random.default_rng(seed)
+            actions = (rng.random(30_000) < 0.01).astype(int)
+            feedback = log(actions, np.tile([0.99, 0.01], (30_000, 1)), np.zeros(30_000))
+            suspected += support(feedback, np.tile([0.0, 1.0], (30_000, 1))).verdict == "wrong propensities"
+        assert suspected == 0
+
+    def test_one_arm_and_one_round_are_judged_as_what_they_are(self):
+        """One arm that is always played is known; one round is not enough; nothing divides by zero."""
+        always = log(np.zeros(300), np.ones((300, 1)), np.full(300, 0.5))
+        assert support(always, np.ones((300, 1))).verdict == "ok"
+        once = support(log([0], [[0.5, 0.5]], [1.0]), np.array([[0.5, 0.5]]))
+        assert (once.n, once.weight_error, once.verdict) == (1, math.inf, "not enough data")
+
+    def test_a_weight_of_a_million_is_not_enough_data(self):
+        probabilities = np.tile([1.0 - 1e-6, 1e-6], (1000, 1))
+        actions = np.zeros(1000, dtype=int)
+        actions[7] = 1
+        found = support(log(actions, probabilities, np.ones(1000)), np.tile([0.0, 1.0], (1000, 1)))
+        assert found.max_weight == pytest.approx(1e6)
+        assert (found.ess, found.verdict) == (pytest.approx(1.0), "not enough data")
+
     def test_an_empty_log_is_not_enough_data(self):
         found = support(log([], np.zeros((0, 2)), []), np.zeros((0, 2)))
         assert (found.n, found.ess, found.verdict) == (0, 0.0, "not enough data")
@@ -479,6 +663,23 @@ class TestReport:
         assert len({len(line) for line in body}) == 1
         assert lines[-1] == "900 rounds."
 
+    def test_switch_says_which_share_of_rounds_it_does_not_use(self):
+        feedback, target, q_hat = TestSwitch().heavy()
+        clipped = {row.estimator: row.clipped for row in evaluate(feedback, {"p": target}, q_hat)}
+        assert clipped.pop("switch") == pytest.approx(1 / 2000)
+        assert set(clipped.values()) == {0.0}
+
+    def test_without_propensities_only_the_model_speaks_and_it_is_flagged(self):
+        q_hat = np.tile([0.2, 0.6], (400, 1))
+        (row,) = model_only({"p": np.tile([0.5, 0.5], (400, 1))}, q_hat)
+        assert (row.estimator, row.value, row.n) == ("dm", pytest.approx(0.4), 400)
+        assert (row.verdict, row.ess) == ("no propensities", 0.0)
+        assert "cannot say" in table([row])
+        with pytest.raises(ShapeError, match=r"action_probs must have shape \(n=400, k=2\)"):
+            model_only({"p": np.ones((400, 1))}, q_hat)
+        with pytest.raises(EvidenceError, match="q_hat must be finite"):
+            model_only({"p": np.tile([0.5, 0.5], (400, 1))}, q_hat * math.nan)
+
     def test_table_of_nothing_is_a_header(self):
         assert table([]).startswith("| policy |")
 
@@ -507,6 +708,16 @@ class TestBadInput:
     def test_a_reward_model_must_be_finite(self):
         with pytest.raises(EvidenceError, match=r"q_hat must be finite, but got .* at rows \[0\]"):
             dr.scores(self.feedback, self.good, np.array([[math.nan, 0.0], [0.0, 0.0]]))
+
+    @pytest.mark.parametrize("propensity", [0.0, -0.1, math.nan])
+    def test_a_log_without_propensities_is_refused(self, propensity):
+        with pytest.raises(PropensityError, match=r"propensity must be > 0, but got .* at rows \[1\]"):
+            log([0, 1], np.full((2, 2), 0.5), [0.0, 1.0], np.array([0.5, propensity]))
+
+    @pytest.mark.parametrize("reward", [math.nan, -0.1, 1.1, math.inf])
+    def test_a_reward_out_of_range_is_refused(self, reward):
+        with pytest.raises(ShapeError, match=r"reward must be in \[0, 1\], but got .* at rows \[1\]"):
+            log([0, 1], np.full((2, 2), 0.5), [0.0, reward])
 
     def test_snips_without_any_overlap_says_that_the_log_is_too_small(self):
         with pytest.raises(NotEnoughDataError, match="none of 2 is"):

@@ -8,7 +8,7 @@ import numpy as np
 
 from bandits.errors import EvidenceError
 from bandits.evaluation import dr, ips
-from bandits.evaluation.intervals import Interval, betting, lower_bound
+from bandits.evaluation.intervals import Interval, betting
 from bandits.evaluation.weights import check_q_hat
 from bandits.types import LoggedFeedback, Matrix
 
@@ -24,8 +24,8 @@ def value(
     """Where the policy's value in [0, 1] lies, with probability 1 - alpha at every n at which one looks.
 
     By doubly robust scores; by inverse propensity scores when q_hat is None. Assumes that the policy is worth the same
-    in every round, whoever logged it and however the propensities moved; and, for dr, that the log could have drawn
-    every arm that the policy plays.
+    in every round, whoever logged it and however the propensities moved, and that the log could have drawn every arm
+    that the policy plays.
 
     action_probs:  (n, K), rows sum to 1.    horizon: see intervals.betting.
     q_hat:         (n, K) in [0, 1]; each row from rounds before it, or from other rounds than these.
@@ -55,6 +55,8 @@ def advantage(
     what it foresees, so it is known far better than either value. Arguments and errors as for `value`.
     """
     _check(feedback, q_hat)
+    if not len(feedback):
+        return Interval(-1.0, 1.0)
     differences = dr.scores(feedback, action_probs, q_hat) - dr.scores(feedback, other_probs, q_hat)
     bound = dr.difference_bound(feedback, action_probs, other_probs)
     return _within(betting(differences, alpha, low=-bound, high=bound, horizon=horizon), -1.0)
@@ -63,18 +65,18 @@ def advantage(
 def _by_rewards_and_losses(
     feedback: LoggedFeedback, action_probs: Matrix, alpha: float, horizon: int | None
 ) -> Interval:
-    """From below by weighted rewards, from above by weighted losses 1 - r: each is a lower bound of what is mostly 0.
+    """What the sequence of weighted rewards and that of weighted losses 1 - r both allow, each at half of alpha.
 
-    mean(w r) <= value <= 1 - mean(w (1 - r)) in expectation, even for a policy that plays what the log could not draw:
-    then the interval is wide, and still true.
+    Weights average to 1, so both speak of the value; the one that is mostly 0 says more, and which that is depends on
+    whether rewards are rare or common.
     """
-    low, high = ips.score_range(feedback, action_probs)
-    losses = replace(feedback, rewards=1.0 - feedback.rewards)
-    least, lost = (
-        lower_bound(ips.scores(log, action_probs), alpha / 2.0, low=low, high=high, horizon=horizon)
-        for log in (feedback, losses)
+    scores_range = ips.score_range(feedback, action_probs)
+    won, lost = (
+        betting(ips.scores(log, action_probs), alpha / 2.0, low=scores_range[0], high=scores_range[1], horizon=horizon)
+        for log in (feedback, replace(feedback, rewards=1.0 - feedback.rewards))
     )
-    return _within(Interval(min(least, 1.0 - lost), max(least, 1.0 - lost)), 0.0)
+    ends = max(won.low, 1.0 - lost.high), min(won.high, 1.0 - lost.low)
+    return _within(Interval(min(ends), max(ends)), 0.0)
 
 
 def _within(found: Interval, least: float) -> Interval:
