@@ -62,6 +62,9 @@ class DomainConfig(_Strict):
     floor: Probability = Field(default=0.02, description="probability shared among the allowed arms")
     budget_usd_per_request: Dollars
     burst: int = Field(default=50, ge=1, description="requests' worth of budget that may be spent ahead of time")
+    half_life_days: float | None = Field(
+        default=None, gt=0.0, allow_inf_nan=False, description="age at which an event counts half; none: all the same"
+    )
     reward: RewardConfig = RewardConfig()
 
     @field_validator("features")
