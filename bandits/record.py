@@ -252,6 +252,12 @@ class SqlRecord:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that sees one state of the record, for reads that are not by rows. Raises RecordError."""
+        with self._transaction("DEFERRED") as connection:
+            yield connection
+
     def _commit(self, group: Sequence[_Batch]) -> list[Answer]:
         """Write the sound batches of `group`, all others left out, in one transaction; the answer to each.
 

@@ -6,16 +6,18 @@ never matters: outcomes are taken in order of their own time, and sums are round
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bandits.config import DomainConfig, RewardConfig
 from bandits.errors import ContextError
-from bandits.types import Decision, LoggedFeedback, Outcome, Scope, Slot, Vector
+from bandits.types import Decision, LoggedFeedback, Matrix, Outcome, Scope, Slot, Vector
 
 if TYPE_CHECKING:
     from bandits.record import Row
@@ -23,32 +25,98 @@ if TYPE_CHECKING:
 SKEW_S = 60.0  # clocks of two hosts may differ: an outcome may be stamped this much before its decision
 
 
+class State(StrEnum):
+    """What became of a decision. All but `WAITING` are ends; which one may change with the specification only."""
+
+    NOT_ACTIVATED = "not activated"  # forced or shadow: not drawn, or never shown; nothing is learned from it
+    JOINED = "joined"  # enough came back in time to tell its reward
+    DEFAULTED = "defaulted"  # its window closed in silence, and the specification says what silence is worth
+    EXPIRED = "expired"  # its window closed before its reward was known: it stays missing
+    WAITING = "waiting"  # its window is open, and its reward is missing so far
+
+
+def state(decision: Decision, outcomes: Sequence[Outcome], now: float, spec: RewardConfig) -> State:
+    """What became of `decision` by `now` (UTC, seconds since the epoch); `outcomes` are its own, in any order."""
+    if not activated(decision):
+        return State.NOT_ACTIVATED
+    if reward(outcomes, decision.time, now, spec) is None:
+        return State.EXPIRED if now > decision.time + spec.window_s else State.WAITING
+    silent = spec.weights.quality > 0.0 and _quality(_counted(outcomes, decision.time, spec), spec) is None
+    return State.DEFAULTED if silent else State.JOINED
+
+
+def activated(decision: Decision) -> bool:
+    """Whether its action was drawn and played, so that its outcome tells something of the arm."""
+    return not decision.forced and decision.slot is not Slot.SHADOW
+
+
 def reward(outcomes: Sequence[Outcome], decided_at: float, now: float, spec: RewardConfig) -> float | None:
     """The reward of a decision, in [0, 1], or None while it is missing.
 
+        (w_quality quality + w_cost max(0, 1 - cost / dear_usd) + w_latency max(0, 1 - latency / slow_s)) / sum of w
+
     Outcomes count from SKEW_S before the decision until spec.window_s after it. Measured quality beats votes: votes
     are mapped and used only if no outcome that counts has a quality. Among several, spec.aggregate takes the first,
-    the last (of the same instant: the lowest, the highest) or the mean. When nothing counts: None while the window is
-    open at `now`, spec.default once it has closed; a default of None stays missing.
+    the last (of the same instant: the lowest, the highest), the mean, or the sum but no more than 1. When no quality
+    counts: None while the window is open at `now`, spec.default once it has closed; a default of None stays missing.
+    Costs add up; of latencies the longest counts. A part of weight > 0 that is missing makes the reward missing.
 
     decided_at, now: UTC, seconds since the epoch.
     """
-    closes = decided_at + spec.window_s
-    counted = [o for o in outcomes if decided_at - SKEW_S <= o.time <= closes]
-    values = [(o.time, o.quality) for o in counted if o.quality is not None] or [
-        (o.time, spec.upvote if o.vote == 1 else spec.downvote) for o in counted if o.vote is not None
-    ]
-    if not values:
-        return spec.default if now > closes else None
-    if spec.aggregate == "mean":
-        return math.fsum(value for _, value in values) / len(values)
-    return (min if spec.aggregate == "first" else max)(values)[1]
+    counted, weights = _counted(outcomes, decided_at, spec), spec.weights
+    parts: list[tuple[float, float | None]] = []
+    if weights.quality > 0.0:
+        quality = _quality(counted, spec)
+        closed = now > decided_at + spec.window_s
+        parts.append((weights.quality, spec.default if quality is None and closed else quality))
+    if weights.cost > 0.0 and spec.dear_usd is not None:
+        parts.append((weights.cost, _less(cost(counted), spec.dear_usd)))
+    if weights.latency > 0.0 and spec.slow_s is not None:
+        slowest = max((o.latency_s for o in counted if o.latency_s is not None), default=None)
+        parts.append((weights.latency, _less(slowest, spec.slow_s)))
+    if len(parts) == 1:
+        return parts[0][1]
+    summed = weight = 0.0
+    for share, part in parts:
+        if part is None:
+            return None
+        summed, weight = summed + share * part, weight + share
+    return summed / weight
 
 
 def cost(outcomes: Sequence[Outcome]) -> float | None:
     """USD spent on a decision: the sum of all measured costs, early or late; None when none was measured."""
-    costs = sorted(o.cost_usd for o in outcomes if o.cost_usd is not None)  # sorted: the sum knows no order of arrival
-    return sum(costs) if costs else None
+    costs = [o.cost_usd for o in outcomes if o.cost_usd is not None]
+    return total(costs) if costs else None
+
+
+def total(values: Sequence[float]) -> float:
+    """Sum of values >= 0, rounded once, so that it knows no order of arrival; infinite where it is beyond a float."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.inf
+
+
+def _counted(outcomes: Sequence[Outcome], decided_at: float, spec: RewardConfig) -> list[Outcome]:
+    """Those inside of the window."""
+    return [o for o in outcomes if decided_at - SKEW_S <= o.time <= decided_at + spec.window_s]
+
+
+def _quality(counted: Sequence[Outcome], spec: RewardConfig) -> float | None:
+    values = [(o.time, o.quality) for o in counted if o.quality is not None] or [
+        (o.time, spec.upvote if o.vote == 1 else spec.downvote) for o in counted if o.vote is not None
+    ]
+    if not values:
+        return None
+    if spec.aggregate in ("first", "last"):
+        return (min if spec.aggregate == "first" else max)(values)[1] + 0.0  # -0.0 is 0.0
+    summed = total([value for _, value in values])
+    return min(summed, 1.0) if spec.aggregate == "sum" else summed / len(values)
+
+
+def _less(amount: float | None, worth_nothing: float) -> float | None:
+    return None if amount is None else max(0.0, 1.0 - amount / worth_nothing)
 
 
 def feedback(rows: Iterable[Row], scope: Scope, config: DomainConfig, now: float) -> LoggedFeedback:
@@ -95,7 +163,7 @@ def fold(
     kept: list[tuple[Decision, int, Vector, float, float | None]] = []
     missing = 0
     for decision in decisions:
-        if decision.forced or decision.slot is Slot.SHADOW or decision.schema != config.features:
+        if not activated(decision) or decision.schema != config.features:
             continue
         came_back = outcomes.get(decision.id, ())
         value = reward(came_back, decision.time, now, config.reward)
@@ -123,12 +191,22 @@ def fold(
 
 def _over(arms: tuple[str, ...], decision: Decision) -> Vector:
     """The decision's probabilities over `arms`, (K,); they sum to 1."""
-    if decision.arms == arms:
-        return decision.probabilities
-    logged = dict(zip(decision.arms, decision.probabilities.tolist(), strict=True))
-    row = np.array([logged.get(arm, 0.0) for arm in arms])
-    gone = any(probability > 0.0 for arm, probability in logged.items() if arm not in arms)
-    return row / row.sum() if gone else row
+    return over(arms, decision.arms, decision.probabilities[None, :])[0]
+
+
+def over(arms: tuple[str, ...], logged: tuple[str, ...], probabilities: Matrix) -> Matrix:
+    """Probabilities over the arms that were `logged`, (n, K'), as probabilities over `arms`, (n, K); see `fold`."""
+    if logged == arms:
+        return probabilities
+    found = np.zeros((len(probabilities), len(arms)))
+    gone = np.zeros(len(probabilities), np.bool_)
+    for column, arm in enumerate(logged):
+        if arm in arms:
+            found[:, arms.index(arm)] = probabilities[:, column]
+        else:
+            gone |= probabilities[:, column] > 0.0
+    left = functools.reduce(np.add, found.T)  # in order of the arms, so that a row knows no other row
+    return np.where(gone[:, None], found / np.where(gone, left, 1.0)[:, None], found)
 
 
 def _stacked(decisions: Sequence[Decision]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
