@@ -31,11 +31,11 @@ from bandits.learners.passes import arrays_of
 from bandits.learners.slab import DAY_S, Slab
 from bandits.learners.sums import Days, Sums, faded, merged
 from bandits.types import LoggedFeedback, Scope
-from bandits.warehouse import opened, read_feedback
+from bandits.warehouse import feedback_batches, opened
 
 FORMAT = 1  # of checkpoints; part of their names, so another version's are never found
 _COLUMNS = tuple(field.name for field in fields(Slab) if field.name != "phi")
-_ROWS = 2**15  # events of a slab on the disk
+_ROWS = 2**17  # decisions that are read at once: memory for them, against the cost of opening the warehouse
 
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
@@ -82,11 +82,9 @@ class Logged:
 
     def batches(self) -> Iterator[LoggedFeedback]:
         """The rounds in order of the record, in bounded memory."""
-        log = read_feedback(self.warehouse, self.scope, self.config, self.now)
-        log = log.where((log.times >= (self.since or 0.0)) & (log.times < (self.until or np.inf)))
-        for start in range(0, max(len(log), 1), _ROWS):
-            rows = np.arange(len(log)) // _ROWS == start // _ROWS
-            yield replace(log.where(rows), missing=log.missing if start == 0 else 0)
+        return feedback_batches(
+            self.warehouse, self.scope, self.config, self.now, since=self.since, until=self.until, batch=_ROWS
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +105,26 @@ class Spooled:
                 yield Slab(*(np.lib.format.read_array(file, allow_pickle=False) for _ in _COLUMNS))
 
 
-def days_of(log: Logged) -> list[Logged]:
-    """The log as one part a UTC day that has decisions, oldest first."""
-    query = "SELECT DISTINCT floor(time / ?)::BIGINT FROM decisions WHERE tenant = ? AND workspace = ? AND domain = ?"
+def parts_of(log: Logged, least: int = _ROWS) -> list[Logged]:
+    """The log in parts of whole UTC days, oldest first: as many days as hold `least` decisions, since opening the
+    warehouse costs as much as reading some ten thousand. A new day changes the last part only.
+    """
+    query = (
+        "SELECT floor(time / ?)::BIGINT AS day, count(*) FROM decisions "
+        "WHERE tenant = ? AND workspace = ? AND domain = ? GROUP BY day ORDER BY day"
+    )
     scope = log.scope
     with opened(log.warehouse) as connection:
         found = connection.execute(query, [DAY_S, scope.tenant, scope.workspace, scope.domain]).fetchall()
-    return [replace(log, since=day * DAY_S, until=(day + 1) * DAY_S) for (day,) in sorted(found)]
+    parts: list[Logged] = []
+    held = least
+    for day, decisions in found:
+        if held >= least:
+            parts.append(replace(log, since=day * DAY_S))
+            held = 0
+        parts[-1] = replace(parts[-1], until=(day + 1) * DAY_S)
+        held += decisions
+    return parts
 
 
 def spool(part: Logged, folder: Path, crossed: bool = True) -> Spooled:

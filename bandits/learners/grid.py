@@ -19,12 +19,16 @@ _COARSE, _FINE = 2.0**-30, 2.0**-60  # of the two limbs
 
 def on_grid(values: ArrayLike, limit: float) -> Matrix:
     """Nearest multiples of 2⁻¹¹ within [-limit, limit], as float64. The error is at most 2⁻¹² inside the limit."""
-    out = np.array(values, dtype=np.float64)
-    np.clip(out, -limit, limit, out=out)
-    out *= 1.0 / STEP
-    np.rint(out, out=out)
-    out *= STEP
-    return out
+    return snap(np.array(values, dtype=np.float64), limit)
+
+
+def snap(values: Matrix, limit: float) -> Matrix:
+    """The same in place; returns `values`."""
+    np.clip(values, -limit, limit, out=values)
+    values *= 1.0 / STEP
+    np.rint(values, out=values)
+    values *= STEP
+    return values
 
 
 def limbs(values: ArrayLike) -> Matrix:

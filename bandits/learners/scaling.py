@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bandits.errors import NotEnoughDataError
-from bandits.learners.grid import STEP
+from bandits.learners.grid import STEP, snap
 from bandits.types import Context, Matrix, Vector
 
 _CLIP = 5.0  # standard deviations; an outlier should not steer a linear model
@@ -67,9 +67,6 @@ class Scaler:
         z = out[:, :-1]
         np.subtract(contexts, self.mean, out=z)
         z /= self.scale
-        np.clip(z, -_CLIP, _CLIP, out=z)
-        z *= 1.0 / STEP
-        np.rint(z, out=z)
-        z *= STEP
+        snap(z, _CLIP)
         out[:, -1] = 1.0
         return out
