@@ -153,6 +153,9 @@ class NightConfig(_Strict):
     alpha: Probability = Field(default=0.05, description="error rate of the gate, spent over the nights")
     min_rounds: int = Field(default=200, ge=2, description="fewer rounds with a reward train nothing")
     expires_days: float = Field(default=30.0, gt=0.0, description="a snapshot older than this is refused")
+    cluster: str | None = Field(
+        default=None, description="address of a Dask scheduler that folds the log, tcp://host:8786; none: this process"
+    )
 
 
 class Config(_Strict):

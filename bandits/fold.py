@@ -35,7 +35,7 @@ from bandits.warehouse import feedback_batches, opened
 
 FORMAT = 1  # of checkpoints; part of their names, so another version's are never found
 _COLUMNS = tuple(field.name for field in fields(Slab) if field.name != "phi")
-_ROWS = 2**17  # decisions that are read at once: memory for them, against the cost of opening the warehouse
+PART = 2**17  # decisions that are read at once: memory for them, against the cost of opening the warehouse
 
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
@@ -83,7 +83,7 @@ class Logged:
     def batches(self) -> Iterator[LoggedFeedback]:
         """The rounds in order of the record, in bounded memory."""
         return feedback_batches(
-            self.warehouse, self.scope, self.config, self.now, since=self.since, until=self.until, batch=_ROWS
+            self.warehouse, self.scope, self.config, self.now, since=self.since, until=self.until, batch=PART
         )
 
 
@@ -105,7 +105,7 @@ class Spooled:
                 yield Slab(*(np.lib.format.read_array(file, allow_pickle=False) for _ in _COLUMNS))
 
 
-def parts_of(log: Logged, least: int = _ROWS) -> list[Logged]:
+def parts_of(log: Logged, least: int = PART) -> list[Logged]:
     """The log in parts of whole UTC days, oldest first: as many days as hold `least` decisions, since opening the
     warehouse costs as much as reading some ten thousand. A new day changes the last part only.
     """
@@ -219,8 +219,8 @@ def save_days(path: Path, days: Days) -> None:
 def load_days(path: Path) -> dict[int, Sums] | None:
     """The sums of a file, or None where there is none that reads: then they are computed again."""
     try:
-        data = path.read_bytes()
-        arrays = safetensors.numpy.load(data)
+        arrays = safetensors.numpy.load(path.read_bytes())
+        os.utime(path)  # it was of use (see forget)
     except FileNotFoundError:
         return None
     except (SafetensorError, ValueError, KeyError):
@@ -231,6 +231,13 @@ def load_days(path: Path) -> dict[int, Sums] | None:
         day, _, field = name.partition("/")
         days.setdefault(int(day), {})[field] = array
     return {day: Sums(found) for day, found in days.items()}
+
+
+def forget(folder: Path, before: float) -> None:
+    """Delete checkpoints that were not of use since `before`, UTC seconds since the epoch."""
+    for path in folder.glob("*.safetensors"):
+        if path.stat().st_mtime < before:
+            path.unlink(missing_ok=True)
 
 
 def _place(one: Pass[Any], part: Part, folder: Path | None, how: str) -> Path | None:

@@ -6,16 +6,20 @@ memory and folded by any number of workers (`train_parts`). Both give the same p
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from bandits.budget import affordable
 from bandits.config import DomainConfig
+from bandits.durable import make_folder
 from bandits.errors import NotEnoughDataError
-from bandits.fold import Fold, Held, Map, Spooled, in_turn
+from bandits.fold import PART, Fold, Held, Logged, Map, Spooled, forget, in_turn, parts_of, spool
 from bandits.learners.cost import CostModel, scaled_cost, solve_cost
 from bandits.learners.doubly_robust import FOLDS, Events, Parameters
 from bandits.learners.linear_policy import LinearPolicy, PriceCurve, Scores, greedy
@@ -38,6 +42,7 @@ from bandits.learners.slab import Slab
 from bandits.types import LoggedFeedback, Mask, Matrix, Vector
 
 LEAST_EVENTS = 15  # an arm with fewer logged draws is not trusted: its estimate is a guess (positivity)
+_CLOCKS_S = 3600.0  # clocks of the workers and of the disk may differ by so much
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,6 +158,30 @@ def train_parts(
     policy = _policy(shared, fitted, domain.arm_names, domain.features)
     position = max(part.position for part in parts)
     return TrainedParts(policy, fitted.without, rounds, missing, position, parameters)
+
+
+def train_log(
+    log: Logged,
+    min_rounds: int,
+    parameters: Parameters,
+    folder: Path,
+    *,
+    part: int = PART,
+    over: Map = in_turn,
+) -> TrainedParts:
+    """`train_parts` on the log of a scope in the warehouse, in parts of whole days.
+
+    folder: for columns, deleted at the end, and for checkpoints, which the next night may use; every worker must see
+    it and the warehouse under the same path. part: decisions of a part at least.
+    Raises as `prepare` and the warehouse's reader do.
+    """
+    checkpoints, began = folder / "checkpoints", time.time()
+    make_folder(checkpoints)
+    with TemporaryDirectory(dir=folder, prefix="columns-") as columns:
+        parts = list(over(partial(spool, folder=Path(columns)), parts_of(log, part)))
+        found = train_parts(parts, log.config, min_rounds, parameters, over=over, checkpoints=checkpoints)
+    forget(checkpoints, began - _CLOCKS_S)
+    return found
 
 
 def _share(log: Fold, scaler: Scaler, drawn: Vector, domain: DomainConfig) -> Shared:

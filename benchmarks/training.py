@@ -47,15 +47,14 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from bandits.config import ArmConfig, DomainConfig
-from bandits.fold import Fold, Logged, Spooled, parts_of, in_turn, spool
+from bandits.fold import Fold, Logged, Spooled, in_turn, parts_of, spool
 from bandits.learners.doubly_robust import Parameters
 from bandits.learners.lift import Lift
 from bandits.learners.passes import Contexts, Corrections, Rewards, corrected, grams_of, reward_models, scaler_of
 from bandits.snapshots import content_hash
 from bandits.training import train_parts
 from bandits.types import Scope
-from bandits.warehouse import writable
-from bandits.warehouse_tables import add_width
+from bandits.warehouse_tables import add_width, writable
 from benchmarks.synthetic import softmax
 
 SCOPE = Scope("bench", "main", "training")
@@ -118,8 +117,9 @@ def write_warehouse(path: Path, events: int, d: int, k: int, days: int, seed: in
             who = {"tenant": SCOPE.tenant, "workspace": SCOPE.workspace, "domain": SCOPE.domain}
             connection.execute(
                 f"""INSERT INTO decisions_{d} BY NAME SELECT 2 * i + 1 AS position,
-                printf('%012x%020x', (decided * 1000)::BIGINT, i * 7919) AS id, decided AS time, {scope}, $schema AS "schema",
-                context, $arms AS arms, '{{}}' AS excluded, probabilities::DOUBLE[] AS probabilities, action,
+                printf('%012x%020x', (decided * 1000)::BIGINT, i * 7919) AS id, decided AS time, {scope},
+                $schema AS "schema", context, $arms AS arms, '{{}}' AS excluded,
+                probabilities::DOUBLE[] AS probabilities, action,
                 'arm-' || action AS arm, probabilities[action + 1] AS propensity, 'bench' AS policy,
                 'stable' AS slot, 0.0 AS price, 1.0 AS pressure, false AS forced, '' AS "user", 0 AS seen FROM batch
                 ORDER BY i""",  # noqa: S608 - d is an int
