@@ -154,7 +154,9 @@ class NightConfig(_Strict):
     min_rounds: int = Field(default=200, ge=2, description="fewer rounds with a reward train nothing")
     expires_days: float = Field(default=30.0, gt=0.0, description="a snapshot older than this is refused")
     cluster: str | None = Field(
-        default=None, description="address of a Dask scheduler that folds the log, tcp://host:8786; none: this process"
+        default=None,
+        pattern=r"^(tcp|tls|ws|wss)://[^\s/]+:[0-9]+$",
+        description="address of a Dask scheduler that folds the log, tcp://host:8786; none: this process",
     )
 
 

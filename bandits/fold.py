@@ -35,7 +35,8 @@ from bandits.warehouse import feedback_batches, opened
 
 FORMAT = 1  # of checkpoints; part of their names, so another version's are never found
 _COLUMNS = tuple(field.name for field in fields(Slab) if field.name != "phi")
-PART = 2**17  # decisions that are read at once: memory for them, against the cost of opening the warehouse
+PART = 2**17  # decisions of a part at least, unless told otherwise
+_READ = 2 * PART  # decisions that are read at once: opening the warehouse costs as much as reading some ten thousand
 
 S = TypeVar("S")
 S_co = TypeVar("S_co", covariant=True)
@@ -83,7 +84,7 @@ class Logged:
     def batches(self) -> Iterator[LoggedFeedback]:
         """The rounds in order of the record, in bounded memory."""
         return feedback_batches(
-            self.warehouse, self.scope, self.config, self.now, since=self.since, until=self.until, batch=PART
+            self.warehouse, self.scope, self.config, self.now, since=self.since, until=self.until, batch=_READ
         )
 
 
@@ -106,8 +107,8 @@ class Spooled:
 
 
 def parts_of(log: Logged, least: int = PART) -> list[Logged]:
-    """The log in parts of whole UTC days, oldest first: as many days as hold `least` decisions, since opening the
-    warehouse costs as much as reading some ten thousand. A new day changes the last part only.
+    """The log in parts of whole UTC days, oldest first: as many days as hold `least` decisions. A new day
+    changes the last part only.
     """
     query = (
         "SELECT floor(time / ?)::BIGINT AS day, count(*) FROM decisions "

@@ -256,7 +256,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "warehouse.duckdb"
         print(f"writing {options.events} rounds", file=sys.stderr)
-        log = write_warehouse(path, options.events, options.d, options.k, options.days, options.seed)
+        with ProcessPoolExecutor(
+            1, get_context("spawn"), max_tasks_per_child=1
+        ) as pool:  # a process passes its peak on
+            told = (path, options.events, options.d, options.k, options.days, options.seed)
+            log = pool.submit(write_warehouse, *told).result()
         with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
             for learner in dict.fromkeys(options.learners):
                 for workers in options.workers:

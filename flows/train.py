@@ -55,10 +55,11 @@ def train(
     now = time.time() if now is None else now
     if config.night.cluster is None:
         return _train(place, config, scope, now, part, in_turn)
-    return _on_cluster(config.night.cluster)(place, config, scope, now, part)
+    return on_cluster(config.night.cluster)(place, config, scope, now, part)
 
 
-def _on_cluster(address: str) -> Callable[[Home, Config, Scope, float, int], dict[str, Any]]:
+def on_cluster(address: str) -> Callable[[Home, Config, Scope, float, int], dict[str, Any]]:
+    """The fold as a flow whose tasks run on the Dask cluster at `address`; raises ConfigError without prefect-dask."""
     try:
         runner = import_module("prefect_dask").DaskTaskRunner(address=address)
     except ImportError:
