@@ -50,8 +50,10 @@ def run(part: int) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_cluster_folds_the_same_policy_as_one_process(world, tmp_path, monkeypatch):
-    """Five days over two workers, one part in one process, and the whole log in memory: one hash."""
+    """Three parts over two workers, one part in one process, and the whole log in memory: one hash."""
     home, domain = world
     (log,) = Logged(home.warehouse, SCOPE, domain, 2 * DAY).batches()
     in_memory = content_hash(train(prepare(log, domain, 200), Parameters()).policy.freeze().arrays)
@@ -59,7 +61,7 @@ def test_a_cluster_folds_the_same_policy_as_one_process(world, tmp_path, monkeyp
     alone = run(part=100_000)
     with distributed.LocalCluster(2, processes=True, threads_per_worker=1, dashboard_address=None) as cluster:
         monkeypatch.setenv("PILOTAGE_CONFIG", str(_configured(tmp_path, cluster.scheduler_address)))
-        spread = run(part=1)
+        spread = run(part=200)
         with distributed.Client(cluster) as client:
             worked = client.run(lambda dask_worker: dask_worker.state.transition_counter)
 
