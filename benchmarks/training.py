@@ -14,7 +14,8 @@ outcomes, its passes fold the days, its solves make the weights.
 
 Read it: `seconds` is wall time from the warehouse to the solved arrays, reading included, with the workers (processes)
 already there; `cpu_seconds` is what all of them used, reading `read_cpu_seconds` of it, and `events_per_cpu_s` follows
-from it: on one worker it is the rate of one core that nobody else uses. `rss_mib` is the peak of the process that folds
+from it: on one worker it is the rate of one core that nobody else uses; `fold_events_per_cpu_s` is the same without
+reading. `rss_mib` is the peak of the process that folds
 plus, with workers, of each worker. `snapshot_hash` is content_hash of the solved arrays: one for each learner, whatever
 the workers. Every learner and number of workers is measured in a fresh process, --repeat times; the quickest counts.
 The summary's bars are on one worker's `events_per_cpu_s`, and null for fewer than a million events, another d or k.
@@ -88,6 +89,7 @@ def write_warehouse(path: Path, events: int, d: int, k: int, days: int, seed: in
     config = domain(d, k)
     slopes, prices = rng.uniform(-1.0, 1.0, (d, k)) / np.sqrt(d), np.array([arm.usd_per_request for arm in config.arms])
     with writable(path) as connection:
+        connection.execute("SET enable_progress_bar = false")
         add_width(connection, d)
         connection.execute(
             'INSERT INTO series (tenant, workspace, domain, "schema", width) VALUES (?, ?, ?, ?, ?)',
@@ -202,6 +204,7 @@ def _measured(asked: Asked, folder: Path, over: Callable[..., Any]) -> dict[str,
         "cpu_seconds": round(used, 3),
         "read_cpu_seconds": round(read, 3) if asked.workers == 1 else None,
         "events_per_cpu_s": round(events / used),
+        "fold_events_per_cpu_s": round(events / (used - read)) if asked.workers == 1 else None,
         "rss_mib": round(_mib(resource.getrusage(resource.RUSAGE_SELF))),
         "snapshot_hash": content_hash(arrays),
     }
@@ -222,6 +225,7 @@ def verdict(rows: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> d
     }
     return {
         "events_per_cpu_s": rate,
+        "fold_events_per_cpu_s": {name: by[name, least]["fold_events_per_cpu_s"] for name in learners},
         "events_per_s": {name: by[name, least]["events_per_s"] for name in learners},
         "speed_up": {
             name: {str(w): round(by[name, least]["seconds"] / by[name, w]["seconds"], 2) for w in options.workers}

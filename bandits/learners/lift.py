@@ -15,7 +15,7 @@ from bandits.learners.grid import STEP, on_grid
 from bandits.learners.scaling import Scaler
 from bandits.types import Context, Matrix, Vector
 
-_LIMIT = 5.0  # of |phi|; products of two stay exact (see grid.py)
+_LIMIT = 16.0  # of |phi|; sums of 2²³ products of two such stay exact, of the usual ones many more (see grid.py)
 _BLOCK = 2**9  # rows that are computed at once: they fit in the cache
 _FINE = 2.0**-24  # of frequencies: with a context on its grid, sums of products need 2⁻³⁵ to 2¹⁷, 52 bits
 

@@ -10,7 +10,7 @@ from bandits.errors import NotEnoughDataError
 from bandits.learners.grid import STEP, snap
 from bandits.types import Context, Matrix, Vector
 
-_CLIP = 5.0  # standard deviations; an outlier should not steer a linear model
+CLIP = 5.0  # standard deviations; an outlier should not steer a linear model
 _RANGE = 2.0**9  # raw features beyond this are clipped: they should have been logarithms
 _BLOCK = 2**12  # rows: the squares of so many, at most (2⁹ / 2⁻¹¹)² each, add up exactly in a float64, which is quicker
 
@@ -67,6 +67,6 @@ class Scaler:
         z = out[:, :-1]
         np.subtract(contexts, self.mean, out=z)
         z /= self.scale
-        snap(z, _CLIP)
+        snap(z, CLIP)
         out[:, -1] = 1.0
         return out
