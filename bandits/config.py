@@ -101,6 +101,9 @@ class DomainConfig(_Strict):
     floor: Probability = Field(default=0.02, description="probability shared among the allowed arms")
     budget_usd_per_request: Dollars
     burst: int = Field(default=50, ge=1, description="requests' worth of budget that may be spent ahead of time")
+    half_life_days: float | None = Field(
+        default=None, gt=0.0, allow_inf_nan=False, description="age at which an event counts half; none: all the same"
+    )
     reward: RewardConfig = RewardConfig()
 
     @field_validator("features")
@@ -165,6 +168,11 @@ class NightConfig(_Strict):
     alpha: Probability = Field(default=0.05, description="error rate of the gate, spent over the nights")
     min_rounds: int = Field(default=200, ge=2, description="fewer rounds with a reward train nothing")
     expires_days: float = Field(default=30.0, gt=0.0, description="a snapshot older than this is refused")
+    cluster: str | None = Field(
+        default=None,
+        pattern=r"^(tcp|tls|ws|wss)://[^\s/]+:[0-9]+$",
+        description="address of a Dask scheduler that folds the log, tcp://host:8786; none: this process",
+    )
 
 
 class RecordConfig(_Strict):

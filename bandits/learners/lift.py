@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bandits.learners.grid import on_grid
+from bandits.learners.grid import STEP, on_grid
 from bandits.learners.scaling import Scaler
 from bandits.types import Context, Matrix, Vector
 
-_LIMIT = 5.0  # of |phi|; products of two stay exact (see grid.py)
+_LIMIT = 16.0  # of |phi|; sums of 2²³ products of two such stay exact, of the usual ones many more (see grid.py)
+_BLOCK = 2**9  # rows that are computed at once: they fit in the cache
+_FINE = 2.0**-24  # of frequencies: with a context on its grid, sums of products need 2⁻³⁵ to 2¹⁷, 52 bits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,15 +38,24 @@ class Lift:
         """m waves of the Gaussian kernel exp(-|z - z'|² / (2 d bandwidth²)): the same ones for the same d and m."""
         d = len(scaler.mean)
         rng = np.random.default_rng([d, m])
-        frequencies = rng.normal(size=(d, m)) / (bandwidth * np.sqrt(d))
+        frequencies = np.round(rng.normal(size=(d, m)) / (bandwidth * np.sqrt(d)) / _FINE) * _FINE
         return cls(scaler, frequencies, rng.uniform(0.0, 2.0 * np.pi, m), linear, waves)
 
     def features(self, contexts: Context) -> Matrix:
         """phi, (n, D), on the grid."""
-        z = self.scaler.features(contexts)[:, :-1]
-        n, d = z.shape
+        n, d = contexts.shape
         out = np.empty((n, d + len(self.phases) + 1))
-        out[:, :d] = self.linear * z
-        out[:, d:-1] = self.waves * np.sqrt(2.0 / max(len(self.phases), 1)) * np.cos(z @ self.frequencies + self.phases)
-        out[:, -1] = 1.0
-        return on_grid(out, _LIMIT)
+        weight = self.waves * np.sqrt(2.0 / max(len(self.phases), 1)) / STEP
+        for start in range(0, n, _BLOCK):
+            block = out[start : start + _BLOCK]
+            z = self.scaler.features(contexts[start : start + _BLOCK])[:, :-1]
+            block[:, :d] = on_grid(self.linear * z, _LIMIT)
+            # Both factors lie on a grid: the product is exact, so a row's does not depend on the rows it comes with.
+            angles = z @ self.frequencies
+            angles += self.phases
+            steps = np.cos(angles.astype(np.float32))
+            steps *= np.float32(weight)
+            np.clip(np.rint(steps, out=steps), -_LIMIT / STEP, _LIMIT / STEP, out=steps)
+            np.multiply(steps, STEP, out=block[:, d:-1])
+            block[:, -1] = 1.0
+        return out

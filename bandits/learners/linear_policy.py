@@ -18,8 +18,6 @@ from bandits.learners.scaling import Scaler
 from bandits.policy import FrozenPolicy, with_floor
 from bandits.types import Context, Mask, Matrix, Vector
 
-_CURVE = 256  # points of the price curve
-
 
 class Scores(NamedTuple):
     """What the policy thinks of each arm.   q_hat: reward, cost_hat: USD; each (n, K)."""
@@ -111,16 +109,3 @@ def greedy(q_hat: Matrix, cost_hat: Matrix, allowed: Mask, price: float, floor: 
     chosen = np.zeros_like(q_hat)
     chosen[np.arange(len(q_hat)), worth.argmax(axis=1)] = 1.0
     return with_floor(chosen, allowed, floor)
-
-
-def solve_curve(scores: Scores, allowed: Mask, floor: float) -> PriceCurve:
-    """The price curve over a log.   scores: (n, K), cross-fitted: what a model says of contexts that it never saw.
-
-    allowed: (K,). In-sample scores would promise a spread of rewards that tomorrow does not have.
-    """
-    low, high = float(scores.cost_hat.min()), float(scores.cost_hat.max())
-    prices = np.concatenate([[0.0], np.geomspace(1e-3 / high, 1e2 / low, _CURVE - 1)])
-    q_hat, cost_hat = scores.q_hat[:, allowed], scores.cost_hat[:, allowed]
-    rows, explored = np.arange(len(q_hat)), float(cost_hat.mean())
-    chosen = np.array([cost_hat[rows, (q_hat - price * cost_hat).argmax(axis=1)].mean() for price in prices])
-    return PriceCurve(prices, np.minimum.accumulate((1.0 - floor) * chosen + floor * explored))

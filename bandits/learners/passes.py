@@ -1,0 +1,260 @@
+"""The passes of the nightly learner: each maps a slab of events to exact sums, given what earlier passes froze.
+
+    Contexts       scale of the contexts, draws of each arm
+    Rewards        Gram matrices and moments of reward (per fold and arm) and of log-cost (per arm), dollars paid
+    Expected       dollars that the price model expected of each arm's own events
+    Corrections    moments of the doubly robust correction
+    Prices         dollars of each arm over all contexts, and their range
+    Spending       dollars of the policy at each price of a dollar: the points of its curve
+
+and, between them, the small solves that freeze their results. A pass holds arrays only, so it can be sent anywhere;
+its sums come back and are added (sums.py). Mathematics: ridge.py, doubly_robust.py, cost.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.learners.cost import CostModel, log_cost
+from bandits.learners.doubly_robust import FOLDS, MAX_WEIGHT, Parameters
+from bandits.learners.grid import limbs, on_grid
+from bandits.learners.linear_policy import PriceCurve
+from bandits.learners.ridge import Gram, rowwise
+from bandits.learners.scaling import ContextSums, Scaler
+from bandits.learners.slab import Features, Slab
+from bandits.learners.sums import Sums
+from bandits.types import Mask, Matrix, Vector
+
+_POINTS = 256  # of the price curve
+_BLOCK = 2**13  # rows whose estimates are looked at once
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contexts:
+    """Pass 1: sums of contexts, and how often each of the k arms was drawn."""
+
+    k: int
+
+    def __call__(self, slab: Slab) -> Sums:
+        """The sums of these events."""
+        found = ContextSums.of(slab.contexts)
+        drawn = np.bincount(slab.actions, minlength=self.k)
+        return Sums({"total": found.total, "squares": found.squares, "drawn": drawn})
+
+
+def scaler_of(sums: Sums) -> Scaler:
+    """What pass 1 freezes."""
+    return ContextSums(int(sums["drawn"].sum()), sums["total"], sums["squares"]).scaler()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewards:
+    """Pass 2, of reward per fold and arm; with `priced`, of log-cost per arm as well, over events whose cost is known.
+
+    gram: (F, K, D, D).   moment: (F, K, D).   count: (F, K).   cost_…: the same without folds.   paid: (K, 2) limbs.
+    """
+
+    features: Features
+    k: int
+    folds: int = FOLDS
+    priced: bool = True
+
+    def __call__(self, slab: Slab) -> Sums:
+        """The sums of these events."""
+        k, d = self.k, slab.features(self.features, np.zeros(1, np.int64)).shape[1]
+        gram, moment, count = np.zeros((self.folds, k, d, d)), np.zeros((self.folds, k, d)), np.zeros((self.folds, k))
+        unpriced = np.zeros((k, d, d))
+        cost_moment, cost_count, paid = np.zeros((k, d)), np.zeros(k), np.zeros((k, 2))
+        logs = log_cost(slab.costs) if self.priced else slab.costs
+        for fold, arm, rows in slab.groups(k, self.folds):
+            phi = slab.features(self.features, rows)
+            gram[fold, arm] += phi.T @ phi  # of a matrix with itself, BLAS computes one half
+            moment[fold, arm] += slab.targets[rows] @ phi
+            count[fold, arm] += len(rows)
+            if self.priced:
+                known = np.isfinite(slab.costs[rows])
+                silent = phi[~known]
+                unpriced[arm] += silent.T @ silent
+                cost_moment[arm] += logs[rows] @ phi
+                cost_count[arm] += known.sum()
+                paid[arm] += limbs(slab.costs[rows][known]).sum(axis=0)
+        sums = {"gram": gram, "moment": moment, "count": count}
+        if self.priced:  # most costs are known: what is taken away is less than what would be added
+            cost_gram = gram.sum(axis=0) - unpriced
+            sums |= {"cost_gram": cost_gram, "cost_moment": cost_moment, "cost_count": cost_count, "paid": paid}
+        return Sums(sums)
+
+
+def grams_of(sums: Sums) -> list[Gram]:
+    """The Gram of each fold."""
+    return [Gram(*parts) for parts in zip(sums["gram"], sums["moment"], sums["count"], strict=True)]
+
+
+def cost_gram_of(sums: Sums) -> Gram:
+    """The Gram of log-cost."""
+    return Gram(sums["cost_gram"], sums["cost_moment"], sums["cost_count"])
+
+
+def reward_models(grams: list[Gram], parameters: Parameters) -> Matrix:
+    """Weights, (F + 1, F, K, D): [w, f] left out folds w and f, and judges the events of f; w = F leaves out only f."""
+    k, d = grams[0].moment.shape
+    models = np.zeros((FOLDS + 1, FOLDS, k, d))
+    for f in range(FOLDS):
+        for w in range(f + 1, FOLDS + 1):
+            models[w, f] = _solve(grams, {w, f}, parameters)
+            if w < FOLDS:
+                models[f, w] = models[w, f]
+    return models
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expected:
+    """What exp(weights . phi) makes of each arm's own events whose cost is known.   usd: (K, 2) limbs."""
+
+    features: Features
+    weights: Matrix  # (K, D) of log-cost
+
+    def __call__(self, slab: Slab) -> Sums:
+        """The sums of these events."""
+        usd = np.zeros((len(self.weights), 2))
+        for _, arm, rows in slab.groups(len(usd), folds=1):
+            phi = slab.features(self.features, rows[np.isfinite(slab.costs[rows])])
+            usd[arm] += limbs(np.exp(rowwise(phi, self.weights[arm : arm + 1]))).sum(axis=(0, 1))
+        return Sums({"usd": usd})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Corrections:
+    """Pass 3: what the log proves about the errors of pass 2 (doubly_robust.py).
+
+    models: (F + 1, F, K, D), see reward_models.   moment: (F + 1, K, D), [w] over the events outside fold w.
+    """
+
+    features: Features
+    models: Matrix
+
+    def __call__(self, slab: Slab) -> Sums:
+        """The sums of these events."""
+        _, _, k, d = self.models.shape
+        moment = np.zeros((FOLDS + 1, k, d))
+        weights = np.minimum(1.0 / slab.propensities, MAX_WEIGHT)
+        for fold, arm, rows in slab.groups(k):
+            phi = slab.features(self.features, rows)
+            others = [w for w in range(FOLDS + 1) if w != fold]
+            residual = slab.targets[rows][:, None] - rowwise(phi, self.models[others, fold, arm])
+            moment[others, arm] += on_grid(residual * weights[rows][:, None], 2 * MAX_WEIGHT).T @ phi
+        return Sums({"moment": moment})
+
+
+def corrected(grams: list[Gram], moment: Matrix, parameters: Parameters) -> Matrix:
+    """Weights, (F + 1, K, D), of the Doubly Robust learner that left out fold w; w = F left out none.
+
+    Equal to doubly_robust.fit(…, without=w) bit for bit.
+    """
+    found = np.empty_like(moment)
+    for w in range(FOLDS + 1):
+        gram = reduce(np.add, [one.gram.sum(axis=0) for fold, one in enumerate(grams) if fold != w])
+        penalty = parameters.correction * np.eye(len(gram))
+        found[w] = _solve(grams, {w}, parameters) + np.linalg.solve(gram + penalty, moment[w].T).T
+    return found
+
+
+def _solve(grams: list[Gram], without: set[int], parameters: Parameters) -> Matrix:
+    inside = [one for fold, one in enumerate(grams) if fold not in without]
+    return reduce(Gram.__add__, inside).solve(parameters.shared, parameters.own)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Priced:
+    """Dollars of each arm over all contexts, (K, 2) limbs, of n events; the least and the most of any (no subtraction:
+    an extreme cannot be taken back).
+    """
+
+    n: int
+    usd: Matrix
+    low: float
+    high: float
+
+    def __add__(self, other: Priced) -> Priced:
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        return Priced(self.n + other.n, self.usd + other.usd, low, high)
+
+    @property
+    def mean(self) -> Vector:
+        """USD per request of each arm, (K,)."""
+        return np.asarray(self.usd.sum(axis=1) / self.n)
+
+    def points(self) -> Vector:
+        """Prices of a dollar, (m,) rising from 0, between which every choice of arms flips."""
+        return np.concatenate([[0.0], np.geomspace(1e-3 / self.high, 1e2 / self.low, _POINTS - 1)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prices:
+    """Pass 4: what each arm would have cost."""
+
+    features: Features
+    cost: CostModel
+
+    def __call__(self, slab: Slab) -> Priced:
+        """The sums of these events."""
+        found = []
+        for start in range(0, len(slab), _BLOCK):
+            rows = np.arange(start, min(start + _BLOCK, len(slab)))
+            usd = self.cost.predict(slab.features(self.features, rows))
+            found.append(Priced(len(rows), limbs(usd).sum(axis=0), float(usd.min()), float(usd.max())))
+        return reduce(Priced.__add__, found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spending:
+    """Pass 5: dollars of the policy at each price of a dollar, each event scored by the model that left it out.
+
+    models: (F, K, D).   prices: (m,).   allowed: (K,).   chosen: (m, 2) limbs.   explored: (2,) limbs.   n: events.
+    """
+
+    features: Features
+    models: Matrix
+    cost: CostModel
+    prices: Vector
+    allowed: Mask
+
+    def __call__(self, slab: Slab) -> Sums:
+        """The sums of these events."""
+        chosen, explored = np.zeros((len(self.prices), 2)), np.zeros(2)
+        for fold in range(FOLDS):
+            mine = np.flatnonzero(slab.folds == fold)
+            for start in range(0, len(mine), _BLOCK):
+                phi = slab.features(self.features, mine[start : start + _BLOCK])
+                q_hat = rowwise(phi, self.models[fold])[:, self.allowed]
+                usd = self.cost.predict(phi)[:, self.allowed]
+                parts, each = limbs(usd), np.arange(len(phi))
+                explored += parts.sum(axis=(0, 1))
+                for i, price in enumerate(self.prices):
+                    chosen[i] += parts[each, (q_hat - price * usd).argmax(axis=1)].sum(axis=0)
+        return Sums({"chosen": chosen, "explored": explored, "n": np.array(len(slab))})
+
+    def curve(self, sums: Sums, floor: float) -> PriceCurve:
+        """The price curve that these sums draw, for a policy with this floor."""
+        n = int(sums["n"])
+        chosen, explored = sums["chosen"].sum(axis=1) / n, float(sums["explored"].sum()) / (n * self.allowed.sum())
+        return PriceCurve(self.prices, np.minimum.accumulate((1.0 - floor) * chosen + floor * explored))
+
+
+def arrays_of(frozen: object) -> Mapping[str, NDArray[Any]]:
+    """All arrays that a pass holds, by path, and its numbers as arrays: what tells it from another of its kind."""
+    found: dict[str, NDArray[Any]] = {}
+    for name in (field.name for field in fields(frozen)):  # type: ignore[arg-type]
+        value = getattr(frozen, name)
+        if is_dataclass(value):
+            found[f"{name}.{type(value).__name__}"] = np.zeros(0)
+            found |= {f"{name}.{below}": array for below, array in arrays_of(value).items()}
+        elif value is not None:
+            found[name] = np.asarray(value)
+    return found
