@@ -36,7 +36,9 @@ class People:
     def __init__(self, path: Path) -> None:
         """Open the file at `path`, making it (0600) if it is not there. Raises KeyFileError."""
         self.path = path
-        make_folder(path.parent)
+        if not path.parent.is_dir():
+            make_folder(path.parent)
+            path.parent.chmod(0o700)
         with self._transaction() as connection:
             connection.execute(_TABLE)
 

@@ -65,7 +65,7 @@ def restore(folder: Path, root: Path, now: float, done: Step = lambda step: None
     what learning anew raises.
     """
     folder, root = folder.absolute(), root.absolute()
-    manifest = _checked(folder)
+    manifest = check(folder)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise BackupError(
             f"a backup must be restored into an empty home, but {root} is in use; nothing was changed. "
@@ -99,8 +99,8 @@ def _told(folder: Path, root: Path) -> Iterator[None]:
         ) from error
 
 
-def _checked(folder: Path) -> dict[str, Any]:
-    """The manifest of a whole, unchanged backup of a version that is understood."""
+def check(folder: Path) -> dict[str, Any]:
+    """The manifest of a whole, unchanged backup of a version that is understood. Raises BackupError otherwise."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:

@@ -10,6 +10,8 @@ import pytest
 
 from bandits.features import text_context
 from bandits.ids import bare
+from bandits.people import People
+from bandits.prompts import Prompts
 from bandits.record import rows
 from bandits.types import Scope
 
@@ -265,3 +267,21 @@ def test_an_unknown_path_or_method_is_a_typed_error(shared):
     for answer, status in ((api.get("/nope"), 404), (api.put("/route"), 405), (api.post("/route/"), 404)):
         assert answer.status_code == status
         assert answer.json()["error"]["type"] == "InvalidRequestError"
+
+
+def test_a_prompt_is_kept_sealed_where_the_tenant_wants_it(home, config, acme, rival, start):
+    """store_prompts: found by the decision; of the other tenant nothing is kept."""
+    tenants = config.tenants | {"acme": config.tenants["acme"].model_copy(update={"store_prompts": True})}
+    config.__dict__["tenants"] = tenants
+    running = start()
+    found = {}
+    for tenant, key in (("acme", acme), ("rival", rival)):
+        with running.client(key) as api:
+            token = decide(api, "about my knee", user="ada")["decision_id"]
+        with home.open_record() as record:
+            found[tenant] = record.decision(bare(token), tenant)
+    prompts = Prompts(home.prompts, People(home.people))
+
+    assert prompts.get(found["acme"]) == "about my knee"
+    assert prompts.get(found["rival"]) is None
+    assert b"knee" not in b"".join(path.read_bytes() for path in home.root.rglob("*") if path.is_file())
