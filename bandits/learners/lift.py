@@ -15,7 +15,7 @@ from bandits.learners.grid import on_grid
 from bandits.learners.scaling import Scaler
 from bandits.types import Context, Matrix, Vector
 
-_LIMIT = 5.0  # of |phi|; products of two stay exact (see grid.py)
+_LIMIT = 16.0  # of |phi|; sums of 2²³ products of two such stay exact, of the usual ones many more (see grid.py)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

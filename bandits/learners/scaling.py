@@ -10,7 +10,7 @@ from bandits.errors import NotEnoughDataError
 from bandits.learners.grid import STEP, on_grid
 from bandits.types import Context, Matrix, Vector
 
-_CLIP = 5.0  # standard deviations; an outlier should not steer a linear model
+CLIP = 5.0  # standard deviations; an outlier should not steer a linear model
 _RANGE = 2.0**9  # raw features beyond this are clipped: they should have been logarithms
 
 
@@ -57,6 +57,6 @@ class Scaler:
     def features(self, contexts: Context) -> Matrix:
         """phi, (n, d + 1), on the grid: the standardised context, clipped to ±5, then a constant 1."""
         out = np.empty((len(contexts), contexts.shape[1] + 1))
-        out[:, :-1] = on_grid((contexts - self.mean) / self.scale, _CLIP)
+        out[:, :-1] = on_grid((contexts - self.mean) / self.scale, CLIP)
         out[:, -1] = 1.0
         return out

@@ -1,0 +1,334 @@
+"""Online learner: decides by upper confidence bounds over random features, and learns from each outcome in order.
+
+Each arm is a ridge regression of its own rewards over phi = [linear z, waves, 1] (lift.py), prior N(0, I) on weights.
+Two *heads* read the same exact sums: a straight one that sees only [linear z, 1] and a bent one that sees all of phi.
+Their predictions are mixed by how well each foretold the rewards so far, so wide sparse contexts, where waves only
+add noise, keep the straight line, and the rest bends. A mix of linear heads is again one weight matrix.
+
+The bound is LinUCB's (Li et al. 2010, "A Contextual-Bandit Approach to Personalized News Article Recommendation")
+with one covariance for all arms:
+
+    u_a(x) = w_a . phi + optimism sqrt(phi' S phi  N / n_a),      S = (sum over all events of phi phi' + I)^-1
+
+so that an arm's width costs nothing extra and an arm seldom played stays interesting everywhere. The best bound is
+played, every other allowed arm with its share of the floor: the distribution that is drawn from is the one logged.
+
+Outcomes wait in a block that grows with the log (1 event at first, then 1 % of it), so that learning is matrix
+products. What is folded when depends on the number of events alone: the same events give the same state, bit for bit,
+however they came in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite, sqrt
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandits.errors import ContextError, ShapeError
+from bandits.learners.grid import on_grid
+from bandits.learners.lift import Lift
+from bandits.learners.ridge import Gram
+from bandits.learners.scaling import CLIP, Scaler
+from bandits.policy import draw, with_floor
+from bandits.types import Actions, Context, Mask, Matrix, Vector
+
+KIND = "online"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One configuration for everything; no data set has its own."""
+
+    waves: int = 256  # random features; 0 is the linear learner
+    bandwidth: float = 1.0  # of their kernel, in typical distances between contexts
+    linear: float = 3.0  # prior deviation of the straight part, over a typical context
+    bent: float = 6.0  # prior deviation of the waves' part
+    optimism: float = 0.2  # widths that an arm's bound lies above its estimate
+    floor: float = 0.001  # probability shared evenly among the allowed arms
+    width_waves: int = 256  # how many of the waves the width looks at
+    temper: float = 10.0  # squared error, in rewards², that makes a head e times less likely: see `_mix`
+    memory: float = 1000.0  # events over which a head's errors are remembered
+    block: float = 0.01  # outcomes that may wait, as a share of those folded
+
+
+DEFAULT = Options()
+LINEAR = Options(waves=0)
+_MOST = 512  # outcomes in a block
+
+
+class _Head:
+    """Ridge per arm over some columns of phi: inverse covariances and weights, recursive between exact refreshes."""
+
+    def __init__(self, k: int, columns: NDArray[np.intp]) -> None:
+        d = len(columns)
+        self.columns = columns
+        self.whole = np.ix_(columns, columns)
+        self.inverse = np.broadcast_to(np.eye(d), (k, d, d)).copy()
+        self.weights = np.zeros((k, d))
+
+    def add(self, arm: int, phi: Matrix, targets: Vector) -> None:
+        """Fold a block of one arm's events (Woodbury).   phi: (b, d).   targets: (b,)."""
+        inverse, weights = self.inverse[arm], self.weights[arm]
+        half = phi @ inverse
+        error = targets - phi @ weights
+        if len(phi) == 1:
+            gain = half[0] / sqrt(1.0 + float(half[0] @ phi[0]))
+            inverse -= gain[:, None] * gain
+            weights += gain * (float(error[0]) / sqrt(1.0 + float(half[0] @ phi[0])))
+            return
+        inner = np.eye(len(phi)) + half @ phi.T
+        solved = np.linalg.solve(inner, np.column_stack([half, error]))
+        inverse -= half.T @ solved[:, :-1]
+        weights += half.T @ solved[:, -1]
+
+    def refresh(self, arm: int, gram: Matrix, moment: Vector) -> None:
+        """Solve the arm anew from its sums over phi: what rounding has piled up is gone."""
+        inverse = np.linalg.inv(gram[self.whole] + np.eye(len(self.columns)))
+        self.inverse[arm] = 0.5 * (inverse + inverse.T)
+        self.weights[arm] = self.inverse[arm] @ moment[self.columns]
+
+
+class Choice(NamedTuple):
+    """One draw: the row that it was drawn from, (K,), the arm, and that arm's own entry."""
+
+    probabilities: Vector
+    action: int
+    propensity: float
+
+
+class OnlineLearner:
+    """Decides and learns for K arms. Not thread-safe: its owner holds a lock, as the router does.
+
+    scaler: frozen result of the pass before (scaling.py); contexts that come standardised take `Scaler.unit(d)`.
+    """
+
+    def __init__(self, k: int, scaler: Scaler, options: Options = DEFAULT) -> None:
+        d = len(scaler.mean)
+        if k < 2 or d < 1:
+            raise ShapeError(f"an online learner needs at least 2 arms and 1 feature, but got k={k}, d={d}.")
+        self.k, self.d, self.options = k, d, options
+        self.lift = Lift.draw(scaler, options.waves, options.bandwidth, options.linear / sqrt(d), options.bent)
+        width = d + options.waves + 1
+        self._sums = Gram(np.zeros((k, width, width)), np.zeros((k, width)), np.zeros(k))
+        straight = np.append(np.arange(d), width - 1)
+        columns = [straight, np.arange(width)] if options.waves else [straight]
+        self._heads = [_Head(k, c) for c in columns]
+        self._losses = np.zeros(len(columns))
+        seen = min(options.width_waves, options.waves)
+        self._wide = np.concatenate([np.arange(d), [width - 1], np.arange(d, d + seen)])  # in order of the fast path
+        self._wave_scale = sqrt(options.waves / seen) if seen else 1.0
+        self._width = np.eye(len(self._wide))
+        self._due = np.ones(k)  # counts at which an arm is solved anew
+        self._width_due = 1.0
+        self._contexts = np.empty((_MOST, d), np.float32)
+        self._actions = np.empty(_MOST, np.int64)
+        self._rewards = np.empty(_MOST)
+        self._waiting = 0
+        self._limit = 1
+        self._fast = _Fast(self)
+
+    def decide(self, context: Context, rng: np.random.Generator) -> Choice:
+        """Draw one of all arms for one context, (d,): the fast path, the same function as `probabilities` and `draw`.
+
+        The row that it returns is read-only and shared. Raises ShapeError or ContextError for a context that is not
+        finite or of another length.
+        """
+        fast = self._fast
+        best = fast.best(context)
+        cumulative = fast.cumulative[best]
+        action = int(cumulative.searchsorted(rng.random() * fast.total[best], side="right"))
+        row = fast.rows[best]
+        return Choice(row, action, fast.propensities[best][action])
+
+    def decide_among(self, context: Context, allowed: Mask, rng: np.random.Generator, charge: Vector) -> Choice:
+        """Draw one of the allowed arms, (K,), after charging each, (K,), what it costs in units of reward."""
+        row = self.probabilities(context[None], allowed[None], charge)[0]
+        return Choice(row, *draw(row, rng))
+
+    def probabilities(self, contexts: Context, allowed: Mask, charge: Vector | None = None) -> Matrix:
+        """Rows of probabilities, (n, K): the best bound, and the floor for every other allowed arm.
+
+        contexts: (n, d).   allowed: (n, K).   charge: (K,) taken off each arm's bound, such as price times cost.
+        """
+        bounds = np.array([self.bounds(context) for context in contexts]).reshape(len(contexts), self.k)
+        worth = np.where(allowed, bounds if charge is None else bounds - charge, -np.inf)
+        return with_floor(np.eye(self.k)[worth.argmax(axis=1)], allowed, self.options.floor)
+
+    def estimates(self, context: Context) -> Vector:
+        """Expected reward of each arm, (K,), for one context, (d,)."""
+        self._fast.best(context)
+        return self._fast.scores.astype(np.float64)
+
+    def bounds(self, context: Context) -> Vector:
+        """Upper bound of each arm, (K,), for one context, (d,)."""
+        self._fast.best(context)
+        return self._fast.bounds.astype(np.float64)
+
+    @property
+    def events(self) -> int:
+        """Outcomes learned from, those that wait included."""
+        return int(self._sums.count.sum()) + self._waiting
+
+    @property
+    def sums(self) -> Gram:
+        """The exact sums of all outcomes so far: what processes add up."""
+        self.flush()
+        return self._sums + _zero(self._sums)
+
+    @property
+    def mix(self) -> Vector:
+        """Weight of each head: straight, then bent."""
+        return _mix(self._losses, self.options.temper)
+
+    def learn(self, context: Context, action: int, reward: float) -> None:
+        """Learn from one outcome.   context: (d,) as it was decided on.   reward: [0, 1].
+
+        Raises ShapeError or ContextError and learns nothing when one is out of range.
+        """
+        if not (0 <= action < self.k and 0.0 <= reward <= 1.0):
+            raise ShapeError(
+                f"action must be in 0..{self.k - 1} and reward in [0, 1], but got action {action!r}, reward {reward!r}."
+            )
+        if context.shape != (self.d,):
+            raise ShapeError(f"a context must have shape ({self.d},), but got {context.shape}.")
+        at = self._waiting
+        self._contexts[at] = context
+        self._actions[at] = action
+        self._rewards[at] = reward
+        self._waiting = at + 1
+        if self._waiting >= self._limit:
+            self.flush()
+
+    def flush(self) -> None:
+        """Fold the outcomes that wait."""
+        n = self._waiting
+        if not n:
+            return
+        self._waiting = 0
+        contexts = self._contexts[:n]
+        if not np.isfinite(contexts).all():
+            raise ContextError(
+                f"contexts must be finite, but one of the last {n} is not; none of them was folded."
+            )
+        self._fold(self.lift.features(contexts), self._actions[:n], on_grid(self._rewards[:n], 1.0))
+        self._limit = min(max(1, int(self.options.block * self._sums.count.sum())), _MOST)
+        self._fast.load(self)
+
+    def _fold(self, phi: Matrix, actions: Actions, targets: Vector) -> None:
+        self._weigh_heads(phi, actions, targets)
+        sums = self._sums
+        for arm in np.unique(actions).tolist():
+            mine = actions == arm
+            rows, rewards = phi[mine], targets[mine]
+            sums.gram[arm] += rows.T @ rows
+            sums.moment[arm] += rewards @ rows
+            sums.count[arm] += len(rows)
+            renew = sums.count[arm] >= self._due[arm]
+            self._due[arm] = max(2.0 * sums.count[arm], 64.0) if renew else self._due[arm]
+            for head in self._heads:
+                if renew:
+                    head.refresh(arm, sums.gram[arm], sums.moment[arm])
+                else:
+                    head.add(arm, np.ascontiguousarray(rows[:, head.columns]), rewards)
+        self._fold_width(phi)
+
+    def _weigh_heads(self, phi: Matrix, actions: Actions, targets: Vector) -> None:
+        """Progressive validation: each head foretells the block before it learns from it."""
+        kept = (1.0 - 1.0 / self.options.memory) ** len(phi)
+        for i, head in enumerate(self._heads):
+            foretold = np.einsum("nd,nd->n", phi[:, head.columns], head.weights[actions])
+            self._losses[i] = kept * self._losses[i] + float(np.square(targets - foretold).sum())
+
+    def _fold_width(self, phi: Matrix) -> None:
+        rows = phi[:, self._wide]
+        rows[:, self.d + 1 :] *= self._wave_scale
+        half = rows @ self._width
+        inner = np.eye(len(rows)) + half @ rows.T
+        self._width -= half.T @ np.linalg.solve(inner, half)
+
+
+def _mix(losses: Vector, temper: float) -> Vector:
+    odds = np.exp((losses.min() - losses) / temper)
+    return np.asarray(odds / odds.sum())
+
+
+def _zero(like: Gram) -> Gram:
+    return like - like
+
+
+class _Fast:
+    """The decision path: what `flush` left, as float32 in the order that products want, with buffers of its own.
+
+    The features here are [z, 1, cos], bare: the weights carry the scales.
+    """
+
+    def __init__(self, learner: OnlineLearner) -> None:
+        d, k, lift = learner.d, learner.k, learner.lift
+        m = len(lift.phases)
+        self.d, self.shape = d, (d,)
+        self.mean, self.inverse_scale = (
+            lift.scaler.mean.astype(np.float32),
+            (1.0 / lift.scaler.scale).astype(np.float32),
+        )
+        self.turn = np.vstack([lift.frequencies, lift.phases]).astype(np.float32)
+        self.phi = np.ones(d + 1 + m, np.float32)
+        self.z, self.straight, self.cosines = self.phi[:d], self.phi[: d + 1], self.phi[d + 1 :]
+        self.seen = self.phi[: len(learner._wide)]
+        self.half = np.empty(len(learner._wide), np.float32)
+        self.scores, self.bounds = np.empty(k, np.float32), np.empty(k, np.float32)
+        amplitude = lift.waves * sqrt(2.0 / m) if m else 0.0
+        self.scales = np.concatenate([np.full(d, lift.linear), [1.0], np.full(m, amplitude)])
+        wide = self.scales[: len(learner._wide)].copy()
+        wide[d + 1 :] *= learner._wave_scale
+        self.wide_scales = wide[:, None] * wide
+        floor = learner.options.floor
+        self.rows = with_floor(np.eye(k), np.ones((k, k), np.bool_), floor)
+        self.rows.flags.writeable = False
+        self.cumulative = np.cumsum(self.rows, axis=1)
+        self.total = self.cumulative[:, -1].tolist()
+        self.propensities = self.rows.tolist()
+        self.load(learner)
+
+    def load(self, learner: OnlineLearner) -> None:
+        """Take over what the learner knows."""
+        d, width = self.d, len(self.scales)
+        weights = np.zeros((learner.k, width))
+        for share, head in zip(learner.mix, learner._heads, strict=True):
+            weights[:, head.columns] += share * head.weights
+        order = np.concatenate([np.arange(d), [width - 1], np.arange(d, width - 1)])
+        self.weights = np.ascontiguousarray((weights[:, order] * self.scales).astype(np.float32))
+        self.width = (learner._width * self.wide_scales).astype(np.float32)
+        n = learner._sums.count
+        ratio = np.sqrt((n.sum() + learner.k) / (n + 1.0))
+        self.reach = (learner.options.optimism * ratio).astype(np.float32)
+
+    def look(self, context: Context) -> None:
+        """Fill scores and bounds for one context, (d,)."""
+        z = self.z
+        np.subtract(context, self.mean, out=z)
+        np.multiply(z, self.inverse_scale, out=z)
+        np.minimum(z, _HIGH, out=z)
+        np.maximum(z, _LOW, out=z)
+        if len(self.cosines):
+            np.dot(self.straight, self.turn, out=self.cosines)
+            np.cos(self.cosines, out=self.cosines)
+        np.dot(self.weights, self.phi, out=self.scores)
+        np.dot(self.width, self.seen, out=self.half)
+        np.multiply(self.reach, sqrt(abs(float(np.dot(self.half, self.seen)))), out=self.bounds)
+        np.add(self.bounds, self.scores, out=self.bounds)
+
+    def best(self, context: Context) -> int:
+        """The arm of highest bound; checks the context by what came of it, which costs nothing."""
+        if context.shape != self.shape:
+            raise ShapeError(f"a context must have shape {self.shape}, but got {context.shape}.")
+        self.look(context)
+        best = int(self.bounds.argmax())
+        if not isfinite(self.bounds[best]):  # one NaN anywhere makes all bounds NaN
+            raise ContextError(f"a context must be finite, but got {context.tolist()}.")
+        return best
+
+
+_LOW, _HIGH = np.float32(-CLIP), np.float32(CLIP)
