@@ -13,15 +13,15 @@ with one covariance for all arms:
 so that an arm's width costs nothing extra and an arm seldom played stays interesting everywhere. The best bound is
 played, every other allowed arm with its share of the floor: the distribution that is drawn from is the one logged.
 
-Outcomes wait in a block that grows with the log (1 event at first, then 1 % of it), so that learning is matrix
-products. What is folded when depends on the number of events alone: the same events give the same state, bit for bit,
-however they came in.
+The first outcomes are folded one by one, later ones wait in a block that grows with the log (2 % of it), so that
+learning is matrix products. What is folded when depends on the number of events alone: the same events give the same
+state, bit for bit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import isnan, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -47,11 +47,12 @@ class Options:
     linear: float = 3.0  # prior deviation of the straight part, over a typical context
     bent: float = 6.0  # prior deviation of the waves' part
     optimism: float = 0.2  # widths that an arm's bound lies above its estimate
-    floor: float = 0.001  # probability shared evenly among the allowed arms
-    width_waves: int = 256  # how many of the waves the width looks at
-    temper: float = 10.0  # squared error, in rewards², that makes a head e times less likely: see `_mix`
+    floor: float = 0.0011  # probability shared evenly among the allowed arms; .001 is the least that a log can use
+    width_waves: int = 128  # how many of the waves the width looks at
+    temper: float = 5.0  # squared error, in rewards², that makes a head e times less likely: see `_mix`
     memory: float = 1000.0  # events over which a head's errors are remembered
-    block: float = 0.01  # outcomes that may wait, as a share of those folded
+    at_once: int = 500  # outcomes folded one by one; from then on they wait in blocks
+    block: float = 0.02  # outcomes that may wait, as a share of those that came after these
 
 
 DEFAULT = Options()
@@ -131,10 +132,10 @@ class OnlineLearner:
         self._fast = _Fast(self)
 
     def decide(self, context: Context, rng: np.random.Generator) -> Choice:
-        """Draw one of all arms for one context, (d,): the fast path, the same function as `probabilities` and `draw`.
+        """Draw one of all arms for one context, (d,): `probabilities`, then `draw`, at a tenth of their time.
 
-        The row that it returns is read-only and shared. Raises ShapeError or ContextError for a context that is not
-        finite or of another length.
+        The row that it returns is read-only and shared. Raises ShapeError or ContextError for a context of
+        another length or with a NaN; what is infinite is clipped like any outlier.
         """
         fast = self._fast
         best = fast.best(context)
@@ -159,8 +160,9 @@ class OnlineLearner:
 
     def estimates(self, context: Context) -> Vector:
         """Expected reward of each arm, (K,), for one context, (d,)."""
-        self._fast.best(context)
-        return self._fast.scores.astype(np.float64)
+        fast = self._fast
+        fast.best(context)
+        return np.asarray(fast.bounds - fast.weights[:, -1] * fast.phi[-1], dtype=np.float64)
 
     def bounds(self, context: Context) -> Vector:
         """Upper bound of each arm, (K,), for one context, (d,)."""
@@ -194,6 +196,8 @@ class OnlineLearner:
             )
         if context.shape != (self.d,):
             raise ShapeError(f"a context must have shape ({self.d},), but got {context.shape}.")
+        if isnan(context.dot(context)):
+            raise ContextError(f"a context must have no NaN, but got {context.tolist()}; nothing was learned.")
         at = self._waiting
         self._contexts[at] = context
         self._actions[at] = action
@@ -209,12 +213,9 @@ class OnlineLearner:
             return
         self._waiting = 0
         contexts = self._contexts[:n]
-        if not np.isfinite(contexts).all():
-            raise ContextError(
-                f"contexts must be finite, but one of the last {n} is not; none of them was folded."
-            )
         self._fold(self.lift.features(contexts), self._actions[:n], on_grid(self._rewards[:n], 1.0))
-        self._limit = min(max(1, int(self.options.block * self._sums.count.sum())), _MOST)
+        later = self._sums.count.sum() - self.options.at_once
+        self._limit = min(max(1, int(self.options.block * later)), _MOST)
         self._fast.load(self)
 
     def _fold(self, phi: Matrix, actions: Actions, targets: Vector) -> None:
@@ -262,33 +263,29 @@ def _zero(like: Gram) -> Gram:
 class _Fast:
     """The decision path: what `flush` left, as float32 in the order that products want, with buffers of its own.
 
-    The features here are [z, 1, cos], bare: the weights carry the scales.
+    The features here are [x - mean, 1, cosines, width], bare: the weights carry all scales, and each arm's reach.
     """
 
     def __init__(self, learner: OnlineLearner) -> None:
-        d, k, lift = learner.d, learner.k, learner.lift
-        m = len(lift.phases)
-        self.d, self.shape = d, (d,)
-        self.mean, self.inverse_scale = (
-            lift.scaler.mean.astype(np.float32),
-            (1.0 / lift.scaler.scale).astype(np.float32),
-        )
-        self.turn = np.vstack([lift.frequencies, lift.phases]).astype(np.float32)
-        self.phi = np.ones(d + 1 + m, np.float32)
-        self.z, self.straight, self.cosines = self.phi[:d], self.phi[: d + 1], self.phi[d + 1 :]
-        self.seen = self.phi[: len(learner._wide)]
-        self.half = np.empty(len(learner._wide), np.float32)
-        self.scores, self.bounds = np.empty(k, np.float32), np.empty(k, np.float32)
+        d, k, lift, wide = learner.d, learner.k, learner.lift, len(learner._wide)
+        m, scale = len(lift.phases), lift.scaler.scale
+        self.d, self.shape, self.bent = d, (d,), m > 0
+        self.mean = lift.scaler.mean.astype(np.float32)
+        self.low, self.high = (-CLIP * scale).astype(np.float32), (CLIP * scale).astype(np.float32)
+        self.turn = np.vstack([lift.frequencies / scale[:, None], lift.phases]).astype(np.float32)
+        self.phi = np.ones(d + m + 2, np.float32)
+        self.z, self.straight, self.cosines = self.phi[:d], self.phi[: d + 1], self.phi[d + 1 : -1]
+        self.seen, self.half = self.phi[:wide], np.empty(wide, np.float32)
+        self.bounds = np.empty(k, np.float32)
         amplitude = lift.waves * sqrt(2.0 / m) if m else 0.0
-        self.scales = np.concatenate([np.full(d, lift.linear), [1.0], np.full(m, amplitude)])
-        wide = self.scales[: len(learner._wide)].copy()
-        wide[d + 1 :] *= learner._wave_scale
-        self.wide_scales = wide[:, None] * wide
-        floor = learner.options.floor
-        self.rows = with_floor(np.eye(k), np.ones((k, k), np.bool_), floor)
+        self.scales = np.concatenate([lift.linear / scale, [1.0], np.full(m, amplitude)])
+        widths = self.scales[:wide].copy()
+        widths[d + 1 :] *= learner._wave_scale
+        self.wide_scales = widths[:, None] * widths
+        self.rows = with_floor(np.eye(k), np.ones((k, k), np.bool_), learner.options.floor)
         self.rows.flags.writeable = False
-        self.cumulative = np.cumsum(self.rows, axis=1)
-        self.total = self.cumulative[:, -1].tolist()
+        self.cumulative = list(np.cumsum(self.rows, axis=1))
+        self.total = [float(row[-1]) for row in self.cumulative]
         self.propensities = self.rows.tolist()
         self.load(learner)
 
@@ -299,36 +296,29 @@ class _Fast:
         for share, head in zip(learner.mix, learner._heads, strict=True):
             weights[:, head.columns] += share * head.weights
         order = np.concatenate([np.arange(d), [width - 1], np.arange(d, width - 1)])
-        self.weights = np.ascontiguousarray((weights[:, order] * self.scales).astype(np.float32))
-        self.width = (learner._width * self.wide_scales).astype(np.float32)
         n = learner._sums.count
-        ratio = np.sqrt((n.sum() + learner.k) / (n + 1.0))
-        self.reach = (learner.options.optimism * ratio).astype(np.float32)
-
-    def look(self, context: Context) -> None:
-        """Fill scores and bounds for one context, (d,)."""
-        z = self.z
-        np.subtract(context, self.mean, out=z)
-        np.multiply(z, self.inverse_scale, out=z)
-        np.minimum(z, _HIGH, out=z)
-        np.maximum(z, _LOW, out=z)
-        if len(self.cosines):
-            np.dot(self.straight, self.turn, out=self.cosines)
-            np.cos(self.cosines, out=self.cosines)
-        np.dot(self.weights, self.phi, out=self.scores)
-        np.dot(self.width, self.seen, out=self.half)
-        np.multiply(self.reach, sqrt(abs(float(np.dot(self.half, self.seen)))), out=self.bounds)
-        np.add(self.bounds, self.scores, out=self.bounds)
+        reach = learner.options.optimism * np.sqrt((n.sum() + learner.k) / (n + 1.0))
+        self.weights = np.column_stack([weights[:, order] * self.scales, reach]).astype(np.float32)
+        self.width = (learner._width * self.wide_scales).astype(np.float32)
 
     def best(self, context: Context) -> int:
-        """The arm of highest bound; checks the context by what came of it, which costs nothing."""
+        """The arm of highest bound; the bounds stay in their buffer. Ten products and no allocation."""
         if context.shape != self.shape:
             raise ShapeError(f"a context must have shape {self.shape}, but got {context.shape}.")
-        self.look(context)
-        best = int(self.bounds.argmax())
-        if not isfinite(self.bounds[best]):  # one NaN anywhere makes all bounds NaN
-            raise ContextError(f"a context must be finite, but got {context.tolist()}.")
-        return best
+        z, half, seen, cosines = self.z, self.half, self.seen, self.cosines
+        _subtract(context, self.mean, z)
+        _minimum(z, self.high, out=z)
+        _maximum(z, self.low, out=z)
+        if self.bent:
+            self.straight.dot(self.turn, cosines)
+            _cos(cosines, cosines)
+        self.width.dot(seen, half)
+        square = float(half.dot(seen))
+        if isnan(square):  # one NaN anywhere comes out here
+            raise ContextError(f"a context must have no NaN, but got {context.tolist()}.")
+        self.phi[-1] = sqrt(abs(square))
+        self.weights.dot(self.phi, self.bounds)
+        return int(self.bounds.argmax())
 
 
-_LOW, _HIGH = np.float32(-CLIP), np.float32(CLIP)
+_subtract, _minimum, _maximum, _cos = np.subtract, np.minimum, np.maximum, np.cos
