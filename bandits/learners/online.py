@@ -20,7 +20,7 @@ state, bit for bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isnan, sqrt
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ from bandits.learners.grid import on_grid
 from bandits.learners.lift import Lift
 from bandits.learners.ridge import Gram
 from bandits.learners.scaling import CLIP, Scaler
-from bandits.policy import draw, with_floor
+from bandits.policy import FrozenPolicy, draw, with_floor
 from bandits.types import Actions, Context, Mask, Matrix, Vector
 
 KIND = "online"
@@ -50,7 +50,7 @@ class Options:
     floor: float = 0.0011  # probability shared evenly among the allowed arms; .001 is the least that a log can use
     width_waves: int = 128  # how many of the waves the width looks at
     temper: float = 5.0  # squared error, in rewards², that makes a head e times less likely: see `_mix`
-    memory: float = 1000.0  # events over which a head's errors are remembered
+    memory: float = 10_000.0  # events over which a head's errors are remembered; where all goes well none errs
     at_once: int = 500  # outcomes folded one by one; from then on they wait in blocks
     block: float = 0.02  # outcomes that may wait, as a share of those that came after these
 
@@ -58,6 +58,7 @@ class Options:
 DEFAULT = Options()
 LINEAR = Options(waves=0)
 _MOST = 512  # outcomes in a block
+_SOON = 64.0  # events before which nothing is solved anew
 
 
 class _Head:
@@ -122,8 +123,8 @@ class OnlineLearner:
         self._wide = np.concatenate([np.arange(d), [width - 1], np.arange(d, d + seen)])  # in order of the fast path
         self._wave_scale = sqrt(options.waves / seen) if seen else 1.0
         self._width = np.eye(len(self._wide))
-        self._due = np.ones(k)  # counts at which an arm is solved anew
-        self._width_due = 1.0
+        self._due = np.full(k, _SOON)  # counts at which an arm is solved anew
+        self._width_due = _SOON
         self._contexts = np.empty((_MOST, d), np.float32)
         self._actions = np.empty(_MOST, np.int64)
         self._rewards = np.empty(_MOST)
@@ -214,9 +215,66 @@ class OnlineLearner:
         self._waiting = 0
         contexts = self._contexts[:n]
         self._fold(self.lift.features(contexts), self._actions[:n], on_grid(self._rewards[:n], 1.0))
-        later = self._sums.count.sum() - self.options.at_once
-        self._limit = min(max(1, int(self.options.block * later)), _MOST)
+        self._next_block()
         self._fast.load(self)
+
+    @classmethod
+    def from_sums(
+        cls, sums: Gram, scaler: Scaler, options: Options = DEFAULT, losses: Vector | None = None
+    ) -> OnlineLearner:
+        """The learner that has seen what the sums have seen, such as those of several processes added up.
+
+        sums: of learners with the same scaler and options.   losses: (heads,) see `mix`; without, heads are even.
+        """
+        learner = cls(len(sums.count), scaler, options)
+        if sums.moment.shape != learner._sums.moment.shape:
+            raise ShapeError(f"sums must be of shape {learner._sums.moment.shape}, but got {sums.moment.shape}.")
+        learner._sums = sums + _zero(sums)
+        if losses is not None:
+            learner._losses = np.array(losses, dtype=np.float64)
+        learner._solve()
+        return learner
+
+    def freeze(self, arms: tuple[str, ...], schema: str) -> FrozenPolicy:
+        """All that was learned, as arrays: what a snapshot holds. Solves anew, so that the thawed one is bit-equal."""
+        self.flush()
+        self._solve()
+        scaler, settings = self.lift.scaler, np.array([getattr(self.options, f.name) for f in fields(Options)])
+        arrays = {"mean": scaler.mean, "scale": scaler.scale, "options": settings, "losses": self._losses.copy()}
+        sums = {"gram": self._sums.gram.copy(), "moment": self._sums.moment.copy(), "count": self._sums.count.copy()}
+        return FrozenPolicy(KIND, arms, schema, arrays | sums)
+
+    @classmethod
+    def thaw(cls, frozen: FrozenPolicy) -> OnlineLearner:
+        """The learner that `freeze` froze. Raises KeyError or ValueError for arrays that are not whole."""
+        a = frozen.arrays
+        named = zip(fields(Options), a["options"].tolist(), strict=True)
+        options = Options(**{f.name: int(value) if f.type == "int" else value for f, value in named})
+        return cls.from_sums(
+            Gram(a["gram"], a["moment"], a["count"]), Scaler(a["mean"], a["scale"]), options, a["losses"]
+        )
+
+    def _solve(self) -> None:
+        """Everything but the sums, from the sums."""
+        sums = self._sums
+        for arm in range(self.k):
+            for head in self._heads:
+                head.refresh(arm, sums.gram[arm], sums.moment[arm])
+            self._due[arm] = max(2.0 * sums.count[arm], _SOON)
+        self._width = self._solved_width()
+        self._next_block()
+        self._fast.load(self)
+
+    def _solved_width(self) -> Matrix:
+        sums, scale = self._sums, np.ones(len(self._wide))
+        self._width_due = max(2.0 * float(sums.count.sum()), _SOON)
+        scale[self.d + 1 :] = self._wave_scale
+        total = sums.gram.sum(axis=0)[np.ix_(self._wide, self._wide)] * (scale[:, None] * scale)
+        return np.linalg.inv(total + np.eye(len(scale)))
+
+    def _next_block(self) -> None:
+        later = float(self._sums.count.sum()) - self.options.at_once
+        self._limit = min(max(1, int(self.options.block * later)), _MOST)
 
     def _fold(self, phi: Matrix, actions: Actions, targets: Vector) -> None:
         self._weigh_heads(phi, actions, targets)
@@ -228,7 +286,7 @@ class OnlineLearner:
             sums.moment[arm] += rewards @ rows
             sums.count[arm] += len(rows)
             renew = sums.count[arm] >= self._due[arm]
-            self._due[arm] = max(2.0 * sums.count[arm], 64.0) if renew else self._due[arm]
+            self._due[arm] = max(2.0 * sums.count[arm], _SOON) if renew else self._due[arm]
             for head in self._heads:
                 if renew:
                     head.refresh(arm, sums.gram[arm], sums.moment[arm])
@@ -244,6 +302,10 @@ class OnlineLearner:
             self._losses[i] = kept * self._losses[i] + float(np.square(targets - foretold).sum())
 
     def _fold_width(self, phi: Matrix) -> None:
+        """The one covariance of all arms, recursive between exact refreshes like the heads."""
+        if self._sums.count.sum() >= self._width_due:
+            self._width = self._solved_width()
+            return
         rows = phi[:, self._wide]
         rows[:, self.d + 1 :] *= self._wave_scale
         half = rows @ self._width
