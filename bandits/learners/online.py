@@ -288,7 +288,7 @@ class OnlineLearner:
             renew = sums.count[arm] >= self._due[arm]
             self._due[arm] = max(2.0 * sums.count[arm], _SOON) if renew else self._due[arm]
             for head in self._heads:
-                if renew:
+                if renew or 2 * len(rows) > len(head.columns):  # then solving anew is also the cheaper way
                     head.refresh(arm, sums.gram[arm], sums.moment[arm])
                 else:
                     head.add(arm, np.ascontiguousarray(rows[:, head.columns]), rewards)
@@ -303,7 +303,7 @@ class OnlineLearner:
 
     def _fold_width(self, phi: Matrix) -> None:
         """The one covariance of all arms, recursive between exact refreshes like the heads."""
-        if self._sums.count.sum() >= self._width_due:
+        if self._sums.count.sum() >= self._width_due or 2 * len(phi) > len(self._wide):
             self._width = self._solved_width()
             return
         rows = phi[:, self._wide]
