@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import norm
@@ -23,6 +23,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("rule", RULES)
+@settings(deadline=None, max_examples=50)
 @given(
     st.integers(1, 5).flatmap(
         lambda k: st.tuples(

@@ -93,7 +93,7 @@ def test_exact_sums_do_not_care_how_events_were_parted(cuts, seed):
 @pytest.mark.parametrize("options", [SMALL, LINEAR])
 def test_the_fast_path_is_the_batch_path(options):
     """One decision: the same row, arm and propensity as `probabilities` and the one `draw`, from the same chance."""
-    learner = taught(200, options)
+    learner = taught(200, replace(options, floor=0.6))  # so that chance has a say
     x, _, _ = events(100, seed=5)
     rows = learner.probabilities(x, np.ones((100, 3), np.bool_))
     fast, slow = np.random.default_rng(3), np.random.default_rng(3)
