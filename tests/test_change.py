@@ -81,7 +81,7 @@ def test_a_young_arm_is_not_watched():
     """What is foretold of it is no promise yet; after its patience the same rewards raise the alarm."""
     watch = Watch.start(1)
 
-    first = [watch.see(0, 0.5, 0.5) and watch.see(0, 0.5, 0.3) for _ in range(50)]
+    first = [watch.see(0, 0.9, 0.0) for _ in range(100)]
     later = [watch.see(0, 0.9, 0.0) for _ in range(50)]
 
     assert all(first)
