@@ -153,8 +153,8 @@ def test_probabilities_that_change_in_the_warehouse_alone_are_seen_there(walked,
     with closing(duckdb.connect(str(home.warehouse))) as connection:
         connection.execute(
             f"UPDATE decisions_{last.context.size} SET probabilities = list_reverse(probabilities), "
-            "action = len(arms) - 1 - action WHERE id = ?",
-            [last.id],
+            "action = ? - action WHERE id = ?",
+            [len(last.arms) - 1, last.id],
         )
 
     assert [stage == bits(given) for stage in stages(home, record, config, given)] == [True, True, False, True, False]
