@@ -153,6 +153,7 @@ class TenantConfig(_Strict):
     workspaces: tuple[str, ...] = ("main",)
     caps: CapsConfig = CapsConfig()
     retention_days: float | None = Field(default=None, gt=0.0, description="older decisions are erased; none: never")
+    store_prompts: bool = Field(default=False, description="keep prompts, sealed with the key of the person who asked")
 
     @field_validator("workspaces")
     @classmethod
@@ -181,6 +182,13 @@ class RecordConfig(_Strict):
     url: SecretStr | None = Field(default=None, description="postgresql+psycopg://…; none: SQLite in the home")
 
 
+class BackupConfig(_Strict):
+    """Where and for how long `maintain` keeps backups."""
+
+    folder: Path | None = Field(default=None, description="another disk, best; none: no backups")
+    keep_days: float = Field(default=30.0, gt=0.0, allow_inf_nan=False, description="older backups are removed")
+
+
 class Config(_Strict):
     """The whole file."""
 
@@ -188,6 +196,7 @@ class Config(_Strict):
     domains: dict[str, DomainConfig] = Field(min_length=1)
     night: NightConfig = NightConfig()
     record: RecordConfig = RecordConfig()
+    backup: BackupConfig = BackupConfig()
 
     @field_validator("tenants", "domains")
     @classmethod

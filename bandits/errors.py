@@ -106,3 +106,7 @@ class BudgetExhaustedError(PilotageError):
 
 class InterchangeError(PilotageError):
     """A file of logged feedback cannot be written or read at all; a bad row alone is quarantined instead."""
+
+
+class BackupError(PilotageError):
+    """A backup cannot be written, or is not whole, or of another version, or may not be restored there."""

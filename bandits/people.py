@@ -56,6 +56,20 @@ class People:
         with self._transaction() as connection:
             return dict(connection.execute("SELECT number, key FROM people").fetchall())
 
+    def number(self, tenant: str, user: str) -> int | None:
+        """The number of a person who has a key."""
+        query = "SELECT number FROM people WHERE tenant = ? AND user = ?"
+        with self._transaction() as connection:
+            found = connection.execute(query, (tenant, user)).fetchone()
+        return None if found is None else int(found[0])
+
+    def highest(self) -> int:
+        """The highest number that anybody ever had, also who is erased; 0 where nobody had one."""
+        query = "SELECT seq FROM sqlite_sequence WHERE name = 'people'"
+        with self._transaction() as connection:
+            found = connection.execute(query).fetchone()
+        return 0 if found is None else int(found[0])
+
     def destroy(self, tenant: str, user: str) -> bool:
         """Overwrite a person's key; whether there was one. What was sealed with it can never be opened again."""
         with self._transaction() as connection:

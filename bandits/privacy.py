@@ -4,7 +4,7 @@ An erasure is a list of steps, each of which may be done again: whoever kills it
 the next run, since a file in home/erasures names what is still to do until the last step is done. In order:
 
     record     rows deleted, tombstones at their positions, a new epoch; free pages and log overwritten
-    key        the person's key destroyed, here and beside the backups: what they hold of the person stays shut
+    key        prompts deleted; the person's key destroyed, here and beside the backups: what they hold stays shut
     caches     warehouse built anew; checkpoints deleted
     snapshots  of the scopes concerned: learned anew from what is left, published, and all earlier versions deleted
     audit      one row that says that something was erased, and nothing of whom
@@ -33,6 +33,7 @@ from bandits.errors import NotEnoughDataError, PilotageError, WarehouseError
 from bandits.keys import signing_key
 from bandits.people import People
 from bandits.policy import Policy
+from bandits.prompts import Prompts
 from bandits.record import BUSY_S, SqlRecord
 from bandits.record_tables import DECISIONS
 from bandits.router import first_policy
@@ -73,8 +74,8 @@ class Report:
         return "\n".join([*lines, *(f"  {scope}: learned anew as {name}" for scope, name in self.snapshots.items())])
 
 
-def export(record: SqlRecord, tenant: str, user: str) -> Iterator[dict[str, Any]]:
-    """Everything the record keeps of a person: each decision with its outcomes, as plain JSON.
+def export(record: SqlRecord, tenant: str, user: str, prompts: Prompts | None = None) -> Iterator[dict[str, Any]]:
+    """Everything that is kept of a person: each decision with its outcomes, and its prompt if kept, as plain JSON.
 
     user: the pseudonym (ids.py). Nothing else names a person: warehouse and snapshots follow from the record.
     """
@@ -82,9 +83,10 @@ def export(record: SqlRecord, tenant: str, user: str) -> Iterator[dict[str, Any]
     with record.reading() as connection:
         ids = connection.execute(query.order_by(DECISIONS.c.position)).scalars().all()
     for decision_id in ids:
-        yield _plain(record.decision(decision_id, tenant)) | {
-            "outcomes": [_plain(outcome) for outcome in record.outcomes(decision_id)]
-        }
+        decision = record.decision(decision_id, tenant)
+        prompt = None if prompts is None else prompts.get(decision)
+        outcomes = {"outcomes": [_plain(outcome) for outcome in record.outcomes(decision_id)]}
+        yield _plain(decision) | outcomes | ({} if prompt is None else {"prompt": prompt})
 
 
 def erase(home: Home, config: Config, tenant: str, user: str, now: float, done: Step = lambda step: None) -> Report:
@@ -108,7 +110,12 @@ def sweep(home: Home, config: Config, now: float, done: Step = lambda step: None
 
 def complete(home: Home, config: Config) -> list[Report]:
     """Finish the erasures that were interrupted. Cheap where there is none: called before each night and erasure."""
-    return [_run(home, config, path, lambda step: None) for path in sorted(home.erasures.glob("*.json"))]
+    reports = []
+    for path in sorted(home.erasures.glob("*.json")):
+        with suppress(FileNotFoundError):  # whoever began it is alive, and has just finished it
+            wish = Erasure(**json.loads(path.read_text()))
+            reports.append(_run(home, config, wish, path, lambda step: None))
+    return reports
 
 
 def _begin(home: Home, config: Config, wish: Erasure, done: Step) -> Report:
@@ -116,28 +123,28 @@ def _begin(home: Home, config: Config, wish: Erasure, done: Step) -> Report:
     make_folder(home.erasures)
     path = home.erasures / f"{wish.id}.json"
     write_new(path, json.dumps(asdict(wish)).encode(), 0o600)
-    return _run(home, config, path, done)
+    return _run(home, config, wish, path, done)
 
 
-def _run(home: Home, config: Config, path: Path, done: Step) -> Report:
-    wish = Erasure(**json.loads(path.read_text()))
+def _run(home: Home, config: Config, wish: Erasure, path: Path, done: Step) -> Report:
     with locked(home.publishing):
         with home.open_record() as record:
             erased = record.erase(wish.tenant, wish.user or None, wish.before)
             _forget_money(home, wish)
             record.scrub()
             done("record")
+            _forget_prompts(home, wish)
             if wish.user:
                 _destroy_key(home, wish)
             done("key")
             _rebuild(home, record)
             done("caches")
         scopes = sorted({*map(str, erased.scopes), *wish.scopes})
-        published = {scope: _learn_anew(home, config, Scope.parse(scope), wish.time) for scope in scopes}
+        published = {scope: learn_anew(home, config, Scope.parse(scope), wish.time) for scope in scopes}
         done("snapshots")
         _seal(home, wish, erased.epoch)
         done("audit")
-    path.unlink()
+    path.unlink(missing_ok=True)
     return Report(erased.decisions, erased.outcomes, erased.epoch, {k: v for k, v in published.items() if v})
 
 
@@ -157,6 +164,15 @@ def _forget_money(home: Home, wish: Erasure) -> None:
                 ledger_tables.forget(connection, wish.tenant, wish.user)
     finally:
         database.writing.dispose()
+
+
+def _forget_prompts(home: Home, wish: Erasure) -> None:
+    if home.prompts.exists():
+        prompts = Prompts(home.prompts, People(home.people))
+        if wish.user:
+            prompts.forget(wish.tenant, wish.user)
+        if wish.before is not None:
+            prompts.forget_before(wish.tenant, wish.before)
 
 
 def _destroy_key(home: Home, wish: Erasure) -> None:
@@ -193,7 +209,7 @@ def _rebuild(home: Home, record: SqlRecord) -> None:
             left.unlink()
 
 
-def _learn_anew(home: Home, config: Config, scope: Scope, now: float) -> str | None:
+def learn_anew(home: Home, config: Config, scope: Scope, now: float) -> str | None:
     """Publish what is learned from what is left, and delete all earlier versions; None if none was ever published."""
     before = latest(home.snapshots, scope)
     if before is None or scope.domain not in config.domains:

@@ -81,6 +81,11 @@ class Home:
         return self.root / "keys" / "people.db"
 
     @property
+    def prompts(self) -> Path:
+        """Prompts of tenants that keep them (prompts.py)."""
+        return self.root / "prompts.db"
+
+    @property
     def backups(self) -> Path:
         """Where this home was backed up to: whoever erases must reach the keys there."""
         return self.root / "backups.json"

@@ -12,6 +12,7 @@ from bandits.errors import ContextError
 from bandits.features import NAMES, text_context
 from bandits.ids import bare
 from bandits.keys import trusted_keys
+from bandits.prompts import keep
 from bandits.snapshots import list_versions
 from bandits.types import Context, Outcome
 from bandits.why import explain
@@ -34,7 +35,8 @@ router = APIRouter(tags=["decisions"])
 def route(body: RouteBody, here: Here, _: Annotated[TenantOnly, Query()]) -> RouteAnswer:
     """Draw an arm and record the draw. Nothing is asked of a model: the caller does that, and reports what came back.
 
-    Answered when the decision is durable. The prompt itself is not kept, only its features.
+    Answered when the decision is durable. The prompt itself is not kept, only its features, unless the tenant
+    says store_prompts: then it is, sealed with a key of the user's own.
     """
     parts = here.parts
     scope = parts.servers.scope(here.tenant, body.workspace, body.domain)
@@ -43,6 +45,8 @@ def route(body: RouteBody, here: Here, _: Annotated[TenantOnly, Query()]) -> Rou
     start = time.perf_counter()
     decision = server.router.decide(_context(body, domain.features), parts.ids.pseudonym(here.tenant, body.user or ""))
     parts.metrics.decided(decision, time.perf_counter() - start)
+    if body.prompt is not None:
+        keep(parts.home, parts.config, decision, body.prompt)
     return RouteAnswer(
         decision_id=parts.ids.token(decision),
         arm=decision.arm,
