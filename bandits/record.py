@@ -7,15 +7,13 @@ several processes; `MemoryRecord` keeps the same contract (see testing.py) in a 
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
-import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
@@ -23,16 +21,12 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from bandits.database import open_database
 from bandits.errors import (
-    ContextError,
-    DuplicateDecisionError,
-    DuplicateOutcomeError,
-    ForeignDecisionError,
     PilotageError,
     RecordError,
-    UnknownDecisionError,
     UnreadableRowError,
 )
 from bandits.record_erasure import Epoch, Erased, current_epoch, erase, tombstones
+from bandits.record_rules import admit, check, key_of, keys, unknown
 from bandits.record_tables import (
     DECISIONS,
     HEAD,
@@ -51,11 +45,10 @@ from bandits.record_tables import (
     to_outcome,
 )
 from bandits.record_writer import Answer, GroupWriter
-from bandits.types import Decision, Outcome, Scope
+from bandits.types import Decision, Entry, Outcome, Scope
 
 BUSY_S = 30.0  # how long an append waits for the appends of other processes
 
-Entry: TypeAlias = Decision | Outcome
 _E = TypeVar("_E", bound=Entry)
 
 
@@ -132,16 +125,16 @@ class MemoryRecord:
     def append(self, *entries: Entry) -> int:
         """See `Record.append`."""
         for entry in entries:
-            _check(entry)
+            check(entry)
         with self._lock:
-            _admit(entries, self._scope, self._keys)
+            admit(entries, self._scope, self._keys)
             for entry in entries:
                 self._entries.append(entry)
                 if isinstance(entry, Decision):
                     self._decisions[entry.id] = entry
                 else:
                     self._outcomes.setdefault(entry.decision_id, []).append(entry)
-            self._keys |= _keys(entries)
+            self._keys |= keys(entries)
             return len(self._entries)
 
     def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
@@ -154,7 +147,7 @@ class MemoryRecord:
         """See `Record.decision`."""
         found = self._decisions.get(decision_id)
         if found is None or found.scope.tenant != tenant:
-            raise _unknown(decision_id, tenant)
+            raise unknown(decision_id, tenant)
         return found
 
     def outcomes(self, decision_id: str) -> list[Outcome]:
@@ -228,7 +221,7 @@ class SqlRecord:
         """See `Record.append`. Costs one fsync, shared with all who wait for one; RecordError when closed."""
         self._check_process()
         for entry in entries:
-            _check(entry)
+            check(entry)
         if not entries:
             return self.head()
         columns = [from_decision(e) if isinstance(e, Decision) else from_outcome(e) for e in entries]
@@ -252,7 +245,7 @@ class SqlRecord:
         with self._transaction(self._database.reading) as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
-            raise _unknown(decision_id, tenant)
+            raise unknown(decision_id, tenant)
         return _decoded(to_decision, row)
 
     def outcomes(self, decision_id: str) -> list[Outcome]:
@@ -325,16 +318,16 @@ class SqlRecord:
         outcomes: list[tuple[Any, ...]] = []
         with self._transaction(self._database.writing) as connection:
             before = last = place(connection)
-            known = known_scopes(connection, {_key(entry) for batch in group for entry in batch.entries})
-            keyed = {id_ for batch in group for id_, _ in _keys(batch.entries)}
+            known = known_scopes(connection, {key_of(entry) for batch in group for entry in batch.entries})
+            keyed = {id_ for batch in group for id_, _ in keys(batch.entries)}
             heard = known_keys(connection, keyed) if keyed else set()
             for batch in group:
                 try:
-                    known |= _admit(batch.entries, known.get, heard)
+                    known |= admit(batch.entries, known.get, heard)
                 except PilotageError as error:
                     answers.append(error)
                     continue
-                heard |= _keys(batch.entries)
+                heard |= keys(batch.entries)
                 for entry, columns in zip(batch.entries, batch.columns, strict=True):
                     last += 1
                     (decisions if isinstance(entry, Decision) else outcomes).append((last, *columns))
@@ -397,103 +390,6 @@ def _file(path: str | None) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _check(entry: Entry) -> None:
-    """Raise ContextError or RecordError unless any store can keep `entry` as it is."""
-    numbers: tuple[float, ...]
-    texts: tuple[str, ...]
-    if isinstance(entry, Decision):
-        context = entry.context
-        if context.ndim != 1 or context.dtype != np.float32 or not np.isfinite(context).all():
-            raise ContextError(
-                f"context must be a finite float32 vector, but got {context.dtype} of shape {context.shape}, not "
-                f"finite at {np.argwhere(~np.isfinite(context))[:5].tolist()}, in decision {entry.id}; mend the "
-                f"features {entry.schema!r}."
-            )
-        if len(set(entry.arms)) != len(entry.arms):
-            raise RecordError(f"arms must have distinct names, but got {entry.arms} in decision {entry.id}.")
-        where, numbers = f"decision {entry.id!r}", (entry.time, entry.price, entry.pressure)
-        texts = (
-            entry.id,
-            entry.schema,
-            entry.policy,
-            entry.user,
-            *entry.arms,
-            *entry.excluded,
-            *entry.excluded.values(),
-        )
-    else:
-        where, numbers, texts = (
-            f"an outcome of {entry.decision_id!r}",
-            (entry.time,),
-            (entry.decision_id, entry.source, entry.key),
-        )
-    if not all(map(math.isfinite, numbers)):
-        raise RecordError(f"time, price and pressure must be finite, but got {numbers} in {where}.")
-    text = "".join(texts)
-    if not text.isascii() or "\0" in text:
-        _check_text(text, where)
-
-
-def _check_text(text: str, where: str) -> None:
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise RecordError(f"text must be UTF-8 without NUL, but got {text[:80]!r} in {where}; clean it before logging.")
-
-
-def _key(entry: Entry) -> str:
-    return entry.id if isinstance(entry, Decision) else entry.decision_id
-
-
-def _keys(entries: Sequence[Entry]) -> set[tuple[str, str]]:
-    """(decision id, key) of the outcomes that have a key."""
-    return {(entry.decision_id, entry.key) for entry in entries if isinstance(entry, Outcome) and entry.key}
-
-
-def _admit(
-    entries: Sequence[Entry], scope_of: Callable[[str], Scope | None], heard: Set[tuple[str, str]]
-) -> dict[str, Scope]:
-    """The scopes of new decisions; raises unless each is new, and each outcome follows a decision of its own scope.
-
-    heard: (decision id, key) of the outcomes that the record has; an outcome with a key must not be among them.
-    """
-    fresh: dict[str, Scope] = {}
-    here: set[tuple[str, str]] = set()
-    for entry in entries:
-        key = _key(entry)
-        scope = fresh.get(key) or scope_of(key)
-        if isinstance(entry, Decision):
-            if scope is not None:
-                raise DuplicateDecisionError(
-                    f"a decision's id must be new, but {key!r} is in the record; nothing was written. "
-                    "Give each decision an id of new_id()."
-                )
-            fresh[key] = entry.scope
-        elif scope is None:
-            raise UnknownDecisionError(
-                f"an outcome must follow its decision, but the record holds no {key!r}; nothing was written. "
-                "Send the id that the decision was answered with."
-            )
-        elif scope != entry.scope:
-            raise ForeignDecisionError(  # does not name the other scope: its owner may be a stranger
-                f"an outcome must come from its decision's scope, but {entry.scope} reported on {key!r} of another; "
-                "nothing was written. Report with the credential and workspace that decided."
-            )
-        elif entry.key:
-            if (key, entry.key) in heard or (key, entry.key) in here:
-                raise DuplicateOutcomeError(
-                    f"an outcome's key must be new to its decision, but {key!r} has one with {entry.key!r}; nothing "
-                    "was written. It was heard already: send it once, or give another event another key."
-                )
-            here.add((key, entry.key))
-    return fresh
-
-
-def _unknown(decision_id: str, tenant: str) -> UnknownDecisionError:
-    return UnknownDecisionError(
-        f"a decision must be in the record of its tenant, but {tenant!r} has no {decision_id!r}; "
-        "ask with the id that the decision was answered with."
-    )
-
-
 def _read_head(connection: Connection) -> int:
     return int(connection.execute(sa.select(HEAD.c.position)).scalar_one())
 
@@ -502,7 +398,7 @@ def _decoded(decode: Callable[[sa.Row[Any]], _E], row: sa.Row[Any]) -> _E:
     """The entry of a stored row, held to the rules of `append`; raises UnreadableRowError."""
     try:
         entry = decode(row)
-        _check(entry)
+        check(entry)
     except (PilotageError, ValueError, TypeError, AttributeError) as error:
         raise UnreadableRowError(
             f"a row must read back as it was appended, but position {row.position} does not: {error} "

@@ -22,8 +22,8 @@ from bandits.errors import (
     RecordError,
     UnknownDecisionError,
 )
-from bandits.record import Entry, Record, rows
-from bandits.types import Decision, Outcome, Scope, Slot
+from bandits.record import Record, rows
+from bandits.types import Decision, Entry, Outcome, Scope, Slot
 
 HERE = Scope("acme", "main", "model_routing")
 ELSEWHERE = Scope("rival", "main", "model_routing")

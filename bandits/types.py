@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import compress
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,6 +155,9 @@ class Outcome:
                 raise ShapeError(f"{name} must be finite and >= 0, but got {value!r} for {self.decision_id}.")
         if self.vote is not None and self.vote not in (-1, 1):
             raise ShapeError(f"vote must be 1 or -1, but got {self.vote!r} for decision {self.decision_id}.")
+
+
+Entry: TypeAlias = Decision | Outcome  # what the record holds
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -45,8 +45,8 @@ from typing import Any
 import numpy as np
 
 from bandits.errors import PilotageError
-from bandits.record import Entry, Record, SqlRecord, rows
-from bandits.types import Decision, Outcome
+from bandits.record import Record, SqlRecord, rows
+from bandits.types import Decision, Entry, Outcome
 from benchmarks.record import sample
 
 PROCESSES, THREADS = 2, 16

@@ -37,8 +37,8 @@ import numpy as np
 import pyarrow as pa
 
 from bandits.config import ArmConfig, DomainConfig
-from bandits.record import Entry, Record, SqlRecord
-from bandits.types import Decision, Outcome, Scope, new_id
+from bandits.record import Record, SqlRecord
+from bandits.types import Decision, Entry, Outcome, Scope, new_id
 from bandits.warehouse import feedback_batches, load, opened, read_feedback
 
 SCOPE = Scope("acme", "main", "model_routing")

@@ -18,7 +18,7 @@ from bandits.types import Outcome, Scope
 
 ROOT = Path(__file__).parents[1]
 SCOPE = Scope("demo", "main", "model_routing")
-COMMANDS = [command.callback.__name__ for command in pilotage.app.registered_commands]
+COMMANDS = [command.name or command.callback.__name__ for command in pilotage.app.registered_commands]
 
 
 @pytest.fixture

@@ -242,7 +242,7 @@ def test_what_is_older_than_a_tenant_keeps_is_swept_away(tmp_path):
     with home.open_record() as record:
         for scope in (HERE, THERE):
             for days in (3.0, 0.0):
-                rng, at = np.random.default_rng(int(days) + 7), NOW - days * 86_400.0
+                rng, at = np.random.default_rng([int(days), scope is HERE]), NOW - days * 86_400.0
                 router = Router(scope, CONFIG.domains["own"], record, rng, lambda at=at: at)
                 router.decide(np.zeros(2, np.float32), user="anybody")
                 router.decide(np.zeros(2, np.float32))
