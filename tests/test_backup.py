@@ -82,7 +82,7 @@ def drawn(rng: np.random.Generator, i: int, ada: str) -> tuple[Decision, Outcome
     decision = sample_decision(
         new_id(NOW - 100.0 + i / 10, rng.bytes(10)), time=NOW - 100.0 + i / 10, scope=scope, schema="vector-2",
         context=context, arms=("cheap", "dear"), probabilities=np.array([0.6, 0.4]), action=action,
-        propensity=(0.6, 0.4)[action], user=user, excluded={},
+        propensity=(0.6, 0.4)[action], user=user, excluded={}, forced=False,
     )  # fmt: skip
     return decision, Outcome(decision.id, decision.time + 1.0, scope, quality=quality, cost_usd=(1e-4, 1e-3)[action])
 
@@ -308,7 +308,7 @@ def test_a_backup_that_is_killed_is_made_by_the_next_run(home, tmp_path, step):
 
     assert second.path in whole(root)
     assert first.path not in whole(root)
-    assert restore(second.path, tmp_path / "new", NOW).rows == second.rows
+    assert check(second.path)["rows"] == second.rows
 
 
 @pytest.mark.parametrize("step", ["files", "record", "warehouse", "snapshots", "renamed"])
