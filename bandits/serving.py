@@ -26,7 +26,7 @@ from bandits.types import Outcome, Scope
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The folder of all state. Record, audit, prompts, keys and snapshots are to be kept; the rest follows from them."""
+    """The folder of all state. Record, audit, prompts, keys and snapshots are to be kept; the rest follows."""
 
     root: Path
     record: str | None = field(default=None, repr=False)  # URL of a record elsewhere, which may have a password

@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import sqlite3
+import tarfile
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from bandits import privacy
 from bandits.audit import Audit
 from bandits.audited import broken_links
-from bandits.backup import Backup, backup, sealed_manifest
+from bandits.backup import FORMAT, Backup, backup, sealed_manifest
 from bandits.backup_rows import SEALED
 from bandits.config import Config, load_config
 from bandits.errors import BackupError, KeyFileError, PilotageError
@@ -38,7 +39,10 @@ from bandits.testing import sample_decision
 from bandits.types import Decision, Outcome, Scope, new_id
 from bandits.warehouse import load as load_warehouse
 from bandits.warehouse import read_runs, write_run
+from tests.golden.make_backup import told
 from tests.logs import truth
+
+GOLDEN = Path(__file__).parent / "golden"
 
 TOML = """
 [tenants.acme]
@@ -295,6 +299,25 @@ def test_what_is_older_than_its_tenant_keeps_does_not_come_back(home, tmp_path):
         assert restored.rows == len(list(rows(record)))
 
 
+def test_each_backup_brings_the_keys_up_to_date(home, tmp_path):
+    """Who came since the last one can be opened; who was erased where nobody reached is not brought back."""
+    root = tmp_path / "backups"
+    back_up(home, root)
+    ada = person(home)
+    home.backups.unlink()  # an erasure does not find the folder
+    privacy.erase(home, config_of(home), "acme", ada, NOW)
+    assert People(root / "people.db").number("acme", ada) is not None
+    with home.open_record() as record:
+        record.append(*drawn(np.random.default_rng(5), 0, "f" * 32))
+
+    second = back_up(home, root, NOW + 1.0)
+
+    assert People(root / "people.db").number("acme", ada) is None
+    assert (root / "people.db").stat().st_mode & 0o077 == root.stat().st_mode & 0o077 == 0
+    assert restore(second.path, tmp_path / "new", NOW + 1.0).erased == 0
+    assert table_rows(Home(tmp_path / "new")) == table_rows(home)
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_backup_that_is_killed_is_made_by_the_next_run(home, tmp_path, step):
     """SIGKILL behind each step: no half of one is ever under a name, and nothing is left lying about."""
@@ -360,9 +383,7 @@ def test_older_backups_go_once_the_new_one_is_whole(home, tmp_path):
     assert whole(root) == sorted([young.path, new.path, root / "notes"])
 
 
-@pytest.mark.parametrize(
-    "name", ["record.db", "audit.db", "runs.json", "pilotage.toml", "keys/signing.key", "manifest.json"]
-)
+@pytest.mark.parametrize("name", ["record.db", "audit.db", "pilotage.toml", "keys/signing.key", "manifest.json"])
 def test_a_changed_byte_is_refused(home, tmp_path, name):
     """In any file; nothing is built."""
     folder = back_up(home, tmp_path / "backups").path
@@ -374,6 +395,15 @@ def test_a_changed_byte_is_refused(home, tmp_path, name):
     with pytest.raises(BackupError, match=r"sha256|changed|must be JSON"):
         restore(folder, tmp_path / "new", NOW)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_changed_manifest_is_refused(home, tmp_path):
+    """It vouches for itself, too: a position that somebody corrected is no position that was written."""
+    path = back_up(home, tmp_path / "backups").path / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"position": 1}))
+
+    with pytest.raises(BackupError, match="must have the sha256 that stands in it"):
+        restore(path.parent, tmp_path / "new", NOW)
 
 
 @pytest.mark.parametrize(
@@ -409,6 +439,22 @@ def test_a_folder_that_is_no_whole_backup_is_refused(home, tmp_path):
     with pytest.raises(BackupError, match="keys of people must be beside it"):
         restore(folder, tmp_path / "new", NOW)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_backup_of_each_older_format_comes_back(tmp_path):
+    """The golden files, made by golden/make_backup.py."""
+    for number in range(1, FORMAT + 1):
+        with tarfile.open(GOLDEN / f"backup-{number}.tar.gz") as archive:
+            archive.extractall(tmp_path / str(number), filter="data")
+        (folder,) = (tmp_path / str(number) / "backups").glob("2*")
+
+        restore(folder, tmp_path / f"new-{number}", NOW)
+
+        again = Home(tmp_path / f"new-{number}")
+        with again.open_record() as record:
+            assert told(record) == json.loads((GOLDEN / f"backup-{number}.json").read_text())
+            asked = record.decision("a", "acme")
+        assert Prompts(again.prompts, People(again.people)).get(asked) == "about my knee"
 
 
 def test_a_home_in_use_is_left_alone(home, tmp_path):
