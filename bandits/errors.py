@@ -106,3 +106,7 @@ class BudgetExhaustedError(PilotageError):
 
 class InterchangeError(PilotageError):
     """A file of logged feedback cannot be written or read at all; a bad row alone is quarantined instead."""
+
+
+class ExperimentError(PilotageError, ValueError):
+    """An experiment's shares, counts or plan do not make sense."""
