@@ -2,14 +2,14 @@
 
     python -m benchmarks.gates --years 400
 
-**False promotion.** A null year has 365 nights, and each night a candidate that is worth *exactly* as much as the policy
+**False promotion.** A null year has 365 nights, each with a candidate that is worth *exactly* as much as the policy
 that serves; the year counts as false when the gate lets one pass. `fresh`: another candidate's log every night, of
 --nightly rounds. `growing`: one log for the whole year, judged whole each night, --growth rounds longer each time. Both
 are judged without the refusal for too few effective rounds, which could only make a pass rarer. Two controls must err:
 `unspent` gives every night the whole alpha, and `normal` asks a normal interval, also at the whole alpha.
 
-**Power.** The log is drawn by the policy that serves: five arms, each context has its own arm, the others have the floor
-of .05. The candidate plays another arm in 60 % of contexts, which is better by enough to be worth .15 more in all.
+**Power.** The log is drawn by the policy that serves: five arms, each context has its own arm, the others have the
+floor of .05. The candidate plays another arm in 60 % of contexts, which is better by enough to be worth .15 more.
 `power`: share of logs of 2,000 rounds that the gate, with its support, lets pass, with all of alpha = .05 for one
 candidate. `power_night_1_10_100`: the same with what a night may spend. `power_one_arm` is the harder case of one arm
 against another of floor .05: 100 effective rounds, for which the gate holds (`one_arm_refused`); so it is measured
@@ -19,8 +19,8 @@ without the refusal. `two_sided` beside each: were alpha shared with the other s
 **Sample ratio.** `srm_false`: shares of 5 and 95 % as planned, looked at after each of 20,000 units, alpha = .001.
 `srm_found`: the 5 % gets 30 % more than it should. Beside it the chi-square test, looked at every 100 units.
 
-Bars: every rate of error at most alpha + 2 sqrt(alpha (1 - alpha) / R); power and power_one_arm >= .70; a real imbalance
-found in at least 95 % of runs; every control errs more often than its allowance.
+Bars: every rate of error at most alpha + 2 sqrt(alpha (1 - alpha) / R); power and power_one_arm >= .70; a real
+imbalance found in at least 95 % of runs; every control errs more often than its allowance (not in a small run).
 
 What would make it wrong: few years; a candidate that is worth a little less; scores that the gate would not see; nights
 that end when something passed.
