@@ -53,6 +53,7 @@ def gate(
     With probability 1 - alpha no policy that is no better ever passes; and, separately, with probability 1 - alpha none
     that is no worse ever fails. A pass rests on the low end alone and a fail on the high end alone, so each end has all
     of tonight's alpha: together they hold the advantage with probability 1 - 2 alpha.
+    An advantage that moved, so that the log shows it to be above one number and below a smaller one, is hold.
     Raises ShapeError, EvidenceError.
     """
     spent = spend(alpha, night)
@@ -68,10 +69,9 @@ def gate(
     differences = candidate_scores - incumbent_scores
     above = lower_bound(differences, spent, low=-bound, high=bound, horizon=n)
     below = -lower_bound(-differences, spent, low=-bound, high=bound, horizon=n)
-    low, high = min(above, below), max(above, below)  # they cross when the advantage moved: then nothing between counts
     advantage = moments(differences).mean if n else None
-    outcome, reason = _judge(low, high, spent, night, ess)
-    return GateVerdict(outcome, reason, n, ess, spent, advantage, low, high)
+    outcome, reason = _judge(above, below, spent, night, ess)
+    return GateVerdict(outcome, reason, n, ess, spent, advantage, min(above, below), max(above, below))
 
 
 def spend(alpha: float, night: int) -> float:
@@ -83,14 +83,16 @@ def spend(alpha: float, night: int) -> float:
 
 
 def _judge(
-    low: float, high: float, alpha: float, night: int, ess: float
+    above: float, below: float, alpha: float, night: int, ess: float
 ) -> tuple[Literal["pass", "fail", "hold"], str]:
-    """low <= high, so that never both low > 0 and high < 0."""
-    between = f"advantage between {low:+.4f} and {high:+.4f} (alpha {alpha:.2g}, night {night})"
+    """above, below: the log shows the advantage to be above the one and below the other."""
+    between = f"advantage between {above:+.4f} and {below:+.4f} (alpha {alpha:.2g}, night {night})"
     if not ess >= ENOUGH:
         return "hold", f"not enough data: the effective sample size is {ess:.0f}, and a verdict needs {ENOUGH:.0f}."
-    if low > 0.0:
+    if above > below:  # no one number is both: what part of the log proved, another part disproved
+        return "hold", f"the advantage moved: shown to be above {above:+.4f} and, at another time, below {below:+.4f}."
+    if above > 0.0:
         return "pass", f"the candidate is better than the serving policy: {between}."
-    if high < 0.0:
+    if below < 0.0:
         return "fail", f"the candidate is worse than the serving policy: {between}."
     return "hold", f"the log cannot tell yet: {between}."
