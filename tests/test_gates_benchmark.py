@@ -45,26 +45,17 @@ class TestGates:
     """benchmarks.gates."""
 
     def test_a_tiny_run_prints_rows_and_a_summary(self, capsys):
-        gates.main(
-            [
-                "--years",
-                "1",
-                "--nights",
-                "3",
-                "--nightly",
-                "100",
-                "--growth",
-                "40",
-                "--n",
-                "200",
-                "--reps",
-                "2",
-                "--looks",
-                "200",
-                "--experiments",
-                "2",
-            ]
-        )
+        small = {
+            "years": 1,
+            "nights": 3,
+            "nightly": 100,
+            "growth": 40,
+            "n": 200,
+            "reps": 2,
+            "looks": 200,
+            "experiments": 2,
+        }
+        gates.main([word for name, value in small.items() for word in (f"--{name}", str(value))])
         *rows, summary = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert len(rows) == 7
         names = {"alpha", "years", "false_promotion", "power", "power_night_1_10_100", "aa_alpha", "aa_false_stop"}
