@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ def maintain(now: float | None = None) -> dict[str, Any]:
     now = time.time() if now is None else now
     complete(place, config)
     swept = sweep(place, config, now)
+    with place.open_ledger(config) or nullcontext() as ledger:
+        if ledger is not None:
+            ledger.forget(now)  # of months that are closed
     folder, made = config.backup.folder, None
     if folder is not None:
         made = backup(place, config_path(), Path(folder), now, config.backup.keep_days)

@@ -14,7 +14,7 @@ from typing import Any
 from prefect import flow, task, unmapped
 from prefect.cache_policies import NO_CACHE
 
-from bandits.config import Config, home, load_config
+from bandits.config import Config, load_config
 from bandits.errors import ConfigError
 from bandits.fold import PART, Logged, Map, in_turn
 from bandits.learners.doubly_robust import Parameters
@@ -48,7 +48,7 @@ def train(
         now: UTC seconds since the epoch that the fold believes it is; left out, the clock's.
         part: Decisions of a part at least; a part is whole days.
     """
-    config, place = load_config(), Home(home())
+    config, place = load_config(), Home.here()
     scope = config.scope(tenant, workspace, domain)
     with place.open_record() as record:
         load_warehouse(record, place.warehouse)
@@ -81,7 +81,7 @@ def _over_tasks(function: Callable[[Any], Any], parts: Iterable[Any]) -> Iterabl
 
 def _train(place: Home, config: Config, scope: Scope, now: float, part: int, over: Map) -> dict[str, Any]:
     log = Logged(place.warehouse, scope, config.domains[scope.domain], now)
-    folder = place.root / "fold" / scope.tenant / scope.workspace / scope.domain
+    folder = place.checkpoints / "fold" / scope.tenant / scope.workspace / scope.domain
     found = train_log(log, config.night.min_rounds, Parameters(), folder, part=part, over=over)
     return {
         "scope": str(scope),
