@@ -277,6 +277,26 @@ def privacy_sweep() -> None:
     _print("\n".join(f"{tenant}: {report.render()}" for tenant, report in found.items()) or "nothing is that old.")
 
 
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Where backups lie; each gets a folder of its own there.")],
+) -> None:
+    """Back everything up while it serves. What belongs to people is sealed with keys that an erasure destroys."""
+    from bandits.backup import backup as back_up
+    from bandits.config import config_path
+
+    made = back_up(_home(), config_path(), folder, time.time(), load_config().backup.keep_days)
+    _print(made.render())
+
+
+@app.command()
+def restore(folder: Annotated[Path, typer.Argument(help="One backup: a folder that `pilotage backup` made.")]) -> None:
+    """Bring a backup back into an empty home ($PILOTAGE_HOME); who was erased since stays erased."""
+    from bandits.restore import restore as bring_back
+
+    _print(bring_back(folder, home(), time.time()).render())
+
+
 @app.command("export")
 def export_(
     scope: Annotated[str, typer.Argument(metavar="TENANT/WORKSPACE/DOMAIN", help="Whose log.")],

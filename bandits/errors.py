@@ -110,3 +110,7 @@ class InterchangeError(PilotageError):
 
 class BackupError(PilotageError):
     """A backup cannot be written, or is not whole, or of another version, or may not be restored there."""
+
+
+class ExperimentError(PilotageError, ValueError):
+    """An experiment's shares, counts or plan do not make sense."""

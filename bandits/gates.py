@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bandits.errors import EvidenceError, ShapeError
-from bandits.evaluation.intervals import Interval, betting, check_alpha
+from bandits.evaluation.intervals import check_alpha, lower_bound
 from bandits.evaluation.moments import finite_scores, moments
 from bandits.evaluation.weights import ENOUGH
 from bandits.types import Vector
@@ -27,7 +27,7 @@ class GateVerdict:
     ess: float  # as given by the caller
     alpha: float  # spent tonight
     advantage: float | None = None  # mean of candidate - incumbent, in reward units
-    low: float | None = None  # ends of the interval for it, at tonight's alpha
+    low: float | None = None  # it is above this, and below `high`: each at the whole of tonight's alpha
     high: float | None = None
 
 
@@ -50,7 +50,10 @@ def gate(
            Scores are not clipped: one beyond the bound raises.
     ess:   the smaller of the two policies' Support.evidence, which is 0 if a policy lacks support.
 
-    With probability 1 - alpha no policy that is no better ever passes and none that is no worse ever fails.
+    With probability 1 - alpha no policy that is no better ever passes; and, separately, with probability 1 - alpha none
+    that is no worse ever fails. A pass rests on the low end alone and a fail on the high end alone, so each end has all
+    of tonight's alpha: together they hold the advantage with probability 1 - 2 alpha.
+    An advantage that moved, so that the log shows it to be above one number and below a smaller one, is hold.
     Raises ShapeError, EvidenceError.
     """
     spent = spend(alpha, night)
@@ -64,10 +67,11 @@ def gate(
             f"candidate and incumbent must be scored on the same rounds, but got n={n} and n={len(incumbent_scores)}."
         )
     differences = candidate_scores - incumbent_scores
-    interval = betting(differences, spent, low=-bound, high=bound, horizon=n)
+    above = lower_bound(differences, spent, low=-bound, high=bound, horizon=n)
+    below = -lower_bound(-differences, spent, low=-bound, high=bound, horizon=n)
     advantage = moments(differences).mean if n else None
-    outcome, reason = _judge(interval, spent, night, ess)
-    return GateVerdict(outcome, reason, n, ess, spent, advantage, interval.low, interval.high)
+    outcome, reason = _judge(above, below, spent, night, ess)
+    return GateVerdict(outcome, reason, n, ess, spent, advantage, min(above, below), max(above, below))
 
 
 def spend(alpha: float, night: int) -> float:
@@ -78,13 +82,17 @@ def spend(alpha: float, night: int) -> float:
     return alpha * 6.0 / (math.pi * night) ** 2
 
 
-def _judge(interval: Interval, alpha: float, night: int, ess: float) -> tuple[Literal["pass", "fail", "hold"], str]:
-    low, high = interval  # low <= high: never both low > 0 and high < 0
-    between = f"advantage between {low:+.4f} and {high:+.4f} (alpha {alpha:.2g}, night {night})"
+def _judge(
+    above: float, below: float, alpha: float, night: int, ess: float
+) -> tuple[Literal["pass", "fail", "hold"], str]:
+    """above, below: the log shows the advantage to be above the one and below the other."""
+    between = f"advantage between {above:+.4f} and {below:+.4f} (alpha {alpha:.2g}, night {night})"
     if not ess >= ENOUGH:
         return "hold", f"not enough data: the effective sample size is {ess:.0f}, and a verdict needs {ENOUGH:.0f}."
-    if low > 0.0:
+    if above > below:  # no one number is both: what part of the log proved, another part disproved
+        return "hold", f"the advantage moved: shown to be above {above:+.4f} and, at another time, below {below:+.4f}."
+    if above > 0.0:
         return "pass", f"the candidate is better than the serving policy: {between}."
-    if high < 0.0:
+    if below < 0.0:
         return "fail", f"the candidate is worse than the serving policy: {between}."
     return "hold", f"the log cannot tell yet: {between}."

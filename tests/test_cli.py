@@ -225,3 +225,50 @@ def test_the_audit_shows_what_was_changed_and_names_a_broken_link(place):
     assert code == 1
     assert "row 1: its link" in out
     assert "FAULT audit" in run("doctor")[1]
+
+
+def test_a_person_is_exported_and_erased_and_a_home_backed_up_and_restored(place, monkeypatch, tmp_path):
+    """One way through the commands: what was Ada's is shown, backed up, erased, and stays erased when restored."""
+    with place.open_record() as record:
+        server = Server(place, load_config(), SCOPE, record, np.random.default_rng(0))
+        ada = server.ids.pseudonym("demo", "ada")
+        for user in (ada, ada, ""):
+            server.router.decide(np.zeros(76, np.float32), user=user)
+    assert len(run("privacy", "export", "ada")[1].splitlines()) == 2
+    code, out, _ = run("backup", str(tmp_path / "backups"))
+    assert code == 0
+    assert "3 rows up to position 3" in out
+    (made,) = [path for path in (tmp_path / "backups").iterdir() if path.is_dir()]
+
+    assert "erased 2 decisions" in run("privacy", "erase", "ada")[1]
+    assert "nothing was found" in run("privacy", "erase", "ada")[1]
+    assert run("privacy", "export", "ada")[1] == ""
+    assert "nothing is that old" in run("privacy", "sweep")[1]
+
+    monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path / "again"))
+    code, out, error = run("restore", str(made))
+    assert code == 0, error
+    assert "1 rows up to position 3" in out
+    assert run("verify")[0] == 0
+    assert run("audit", "verify")[0] == 0
+
+
+@pytest.mark.parametrize("form", ["parquet", "dsjson"])
+def test_a_log_goes_out_to_a_file_and_comes_back(place, tmp_path, form):
+    """Into another scope of the same home; a file that is there is not overwritten."""
+    for seed in range(3):
+        with place.open_record() as record:
+            router = Server(place, load_config(), SCOPE, record, np.random.default_rng(seed)).router
+            decision = router.decide(np.zeros(76, np.float32))
+            router.report(Outcome(decision.id, decision.time, SCOPE, quality=0.5, cost_usd=1e-4))
+    run("load")
+    file = tmp_path / f"log.{form}"
+
+    code, out, _ = run("export", str(SCOPE), str(file), "--format", form)
+    assert code == 0
+    assert "3 rounds" in out
+    assert run("export", str(SCOPE), str(file), "--format", form)[0] == 1
+    (place.root / "record.db").unlink()
+    code, out, error = run("import", str(SCOPE), str(file), "--format", form)
+    assert code == 0, error
+    assert "3 rounds appended" in out.replace("rows", "rounds")

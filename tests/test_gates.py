@@ -7,7 +7,8 @@ import pytest
 
 from bandits.errors import EvidenceError, ShapeError
 from bandits.evaluation import dr
-from bandits.gates import gate, spend
+from bandits.evaluation.intervals import lower_bound
+from bandits.gates import _judge, gate, spend
 from bandits.types import LoggedFeedback
 
 PROBABILITIES = np.array([0.6, 0.2, 0.2])
@@ -85,6 +86,90 @@ class TestErrorRate:
         spent = [spend(ALPHA, night) for night in range(1, 10_001)]
         assert spent == sorted(spent, reverse=True)
         assert ALPHA * 0.9999 < math.fsum(spent) < ALPHA
+
+
+class TestEnds:
+    """A pass rests on the low end alone, a fail on the high end alone."""
+
+    @pytest.mark.parametrize("night", [1, 2, 7])
+    def test_each_end_has_all_of_tonight_s_alpha(self, night):
+        candidate, incumbent, bound = scores_of_two_arms(3, 400, q=(0.5, 0.6, 0.5))
+        found, spent = verdict(candidate, incumbent, bound, night), ALPHA * 6 / (math.pi * night) ** 2
+        x = candidate - incumbent
+        assert found.alpha == pytest.approx(spent, rel=1e-12)
+        assert found.low == lower_bound(x, found.alpha, low=-bound, high=bound, horizon=400)
+        assert found.high == -lower_bound(-x, found.alpha, low=-bound, high=bound, horizon=400)
+        assert found.low > lower_bound(x, found.alpha / 2, low=-bound, high=bound, horizon=400)
+
+    def test_each_end_errs_at_most_alpha(self):
+        """200 logs of two equal arms: neither passes nor fails come more often than the night may spend.
+
+        The negative control: with an alpha of .97 they come more often than an alpha of .3 allows.
+        """
+        spent = spend(0.3, 1)
+        allowance = spent + 2 * math.sqrt(spent * (1 - spent) / 200)
+        for alpha, often in ((0.3, False), (0.97, True)):
+            outcomes = []
+            for seed in range(200):
+                candidate, incumbent, bound = scores_of_two_arms(seed, 60, q=(0.5, 0.5, 0.5))
+                outcomes.append(gate(candidate, incumbent, alpha=alpha, night=1, bound=bound, ess=1000.0).outcome)
+            for outcome in ("pass", "fail"):
+                assert (outcomes.count(outcome) / 200 > allowance) is often
+
+    @pytest.mark.parametrize(
+        ("ends", "outcome"),
+        [
+            ((0.0, 0.5), "hold"),
+            ((5e-324, 0.5), "pass"),
+            ((-0.5, 0.0), "hold"),
+            ((-0.5, -5e-324), "fail"),
+            ((0.0, 0.0), "hold"),
+            ((-0.5, 0.5), "hold"),
+            ((0.25, 0.25), "pass"),
+            ((0.25, math.nextafter(0.25, 0.0)), "hold"),
+            ((-0.25, -0.5), "hold"),
+        ],
+    )
+    @pytest.mark.parametrize("ess", [200.0, math.nextafter(200.0, 0.0), 0.0, -1.0, math.nan, math.inf])
+    def test_every_case_at_its_edge(self, ends, outcome, ess):
+        """Zero advantage proves nothing; 200 effective rounds are enough, one part in 2^52 fewer are not."""
+        found = _judge(*ends, 0.05, 1, ess)[0]
+        assert found == (outcome if ess >= 200.0 else "hold")
+
+    @pytest.mark.parametrize("sign", [1.0, -1.0])
+    def test_an_advantage_that_moved_is_held(self, sign):
+        """First better, then worse, each proven, or the other way round: neither passes nor fails."""
+        x = sign * np.concatenate((np.full(300, 1.0), np.full(3000, -1.0)))
+        found = verdict(x, np.zeros(len(x)), 1.0)
+        above = lower_bound(x, found.alpha, low=-1.0, high=1.0, horizon=len(x))
+        below = -lower_bound(-x, found.alpha, low=-1.0, high=1.0, horizon=len(x))
+        assert above > below
+        assert (found.low, found.high) == (below, above)
+        assert found.outcome == "hold"
+        assert found.reason.startswith(f"the advantage moved: shown to be above {above:+.4f} and, at another time, bel")
+
+    def test_what_is_said_names_both_ends_and_what_was_spent(self):
+        assert _judge(0.01, 0.02, 0.03, 4, 300.0)[1] == (
+            "the candidate is better than the serving policy: "
+            "advantage between +0.0100 and +0.0200 (alpha 0.03, night 4)."
+        )
+        assert _judge(-0.2, -0.1, 0.03, 4, 300.0)[1].startswith("the candidate is worse than the serving policy: adv")
+        assert _judge(-0.2, 0.1, 0.03, 4, 300.0)[1].startswith("the log cannot tell yet: advantage between -0.2000")
+        assert _judge(0.2, 0.3, 0.03, 4, 49.6)[1] == (
+            "not enough data: the effective sample size is 50, and a verdict needs 200."
+        )
+
+    def test_the_horizon_is_the_log(self):
+        """Two logs, one twice the other: the longer is judged by slower bets."""
+        candidate, incumbent, bound = scores_of_two_arms(4, 800, q=(0.5, 0.6, 0.5))
+        x = candidate - incumbent
+        found = verdict(candidate[:400], incumbent[:400], bound)
+        assert found.low == lower_bound(x[:400], found.alpha, low=-bound, high=bound, horizon=400)
+        assert found.low != lower_bound(x[:400], found.alpha, low=-bound, high=bound, horizon=800)
+
+    def test_spend_by_hand(self):
+        assert spend(0.05, 1) == pytest.approx(0.030396355092701, rel=1e-12)
+        assert spend(0.05, 10) == pytest.approx(0.00030396355092701, rel=1e-12)
 
 
 class TestHold:

@@ -14,7 +14,7 @@ from bandits.types import Vector
 
 _ROUNDING = 1e-12  # a range narrower than this is one number
 _TRUNCATION = 0.75  # share of the capital that one bet may lose at most
-_STAKE = 2.5  # of Brownian motion: 2 would be best for being rich *at* the horizon, 2.5 is for ever by then (power .8)
+STAKE = 2.5  # of Brownian motion: 2 would be best for being rich *at* the horizon, 2.5 is for ever by then (power .8)
 _HALVINGS = 28  # ends are exact to 2^-28 of the range
 
 
@@ -114,7 +114,7 @@ def _bets(x: Vector, alpha: float, horizon: int | None) -> Vector:
     variance = (0.25 + np.cumsum((x - mean) ** 2)) / (t + 1)
     before = np.concatenate(([0.25], variance[:-1]))
     pace = t * np.log1p(t) if horizon is None else np.full(len(x), float(max(horizon, 1)))
-    bets: Vector = np.sqrt(-_STAKE * math.log(alpha) / (before * pace))
+    bets: Vector = np.sqrt(-STAKE * math.log(alpha) / (before * pace))
     return bets
 
 
