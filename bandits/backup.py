@@ -1,8 +1,8 @@
 """A backup: everything that does not follow from something else, in one folder that is whole or not there.
 
-    root/                                   0700
-        people.db                           the keys of people: one copy, beside the backups, never in them
-        20261122T020000Z-1f3a90c4/
+    root/
+        people.db                           0600, the keys of people: one copy, beside the backups, never in them
+        20261122T020000Z-1f3a90c4/          0700
             manifest.json                   written last: what is here, with size and sha256 of each file
             record.db                       the record, rows of people sealed (backup_rows.py)
             audit.db  prompts.db  runs.json  pilotage.toml  snapshots/  keys/
@@ -108,8 +108,9 @@ def _told(home: Home, root: Path) -> Iterator[None]:
 
 
 def _prepare(home: Home, root: Path) -> None:
-    make_folder(root)
-    root.chmod(0o700)
+    if not root.is_dir():
+        make_folder(root)
+        root.chmod(0o700)
     _check_owner(home, root)
     _remember(home, root)
     for left in root.glob(".backup-*"):

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def restore(folder: Path, root: Path, now: float, done: Step = lambda step: None
         )
     with _told(folder, root):
         make_folder(root.parent)
-        for left in root.parent.glob(f".{root.name}-restore-*"):
+        for left in root.parent.glob(f".{escape(root.name)}-restore-*"):
             shutil.rmtree(left)
         building = Home(root.with_name(f".{root.name}-restore-{uuid.uuid4().hex}"))
         building.root.mkdir(mode=0o700)

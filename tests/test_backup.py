@@ -124,6 +124,21 @@ def home(made, tmp_path) -> Home:
     return Home(tmp_path / "made" / "home")
 
 
+@pytest.fixture(scope="module")
+def backed_up(made) -> Path:
+    """Where it was backed up to, once."""
+    home = made.parent / "backed-up" / "home"
+    shutil.copytree(made, home.parent)
+    return back_up(Home(home), made.parent / "root").path
+
+
+@pytest.fixture
+def folder(backed_up, tmp_path) -> Path:
+    """A copy of that backup, and of the keys beside it."""
+    shutil.copytree(backed_up.parent, tmp_path / "backups")
+    return tmp_path / "backups" / backed_up.name
+
+
 def config_of(home: Home) -> Config:
     return load_config(home.root.parent / "pilotage.toml")
 
@@ -279,6 +294,8 @@ def test_whoever_was_erased_since_the_backup_stays_erased(home, tmp_path):
     assert [one.version for one in found] == ["000002", "000002"]
     assert restored.snapshots == {str(HERE): "000002"}
     assert sorted(path.name for path in (again.snapshots / str(HERE)).iterdir()) == ["000002"]
+    with closing(sqlite3.connect(again.prompts)) as connection:
+        assert connection.execute("SELECT count(*) FROM prompts").fetchone() == (0,)
     everything = b"".join(tree(again.root).values())
     for secret in (ada.encode(), MARK.tobytes(), ASKED.encode()):
         assert secret not in everything
@@ -313,7 +330,8 @@ def test_each_backup_brings_the_keys_up_to_date(home, tmp_path):
     second = back_up(home, root, NOW + 1.0)
 
     assert People(root / "people.db").number("acme", ada) is None
-    assert (root / "people.db").stat().st_mode & 0o077 == root.stat().st_mode & 0o077 == 0
+    for private in (root, second.path, root / "people.db", second.path / "record.db"):
+        assert private.stat().st_mode & 0o077 == 0
     assert restore(second.path, tmp_path / "new", NOW + 1.0).erased == 0
     assert table_rows(Home(tmp_path / "new")) == table_rows(home)
 
@@ -384,9 +402,8 @@ def test_older_backups_go_once_the_new_one_is_whole(home, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["record.db", "audit.db", "pilotage.toml", "keys/signing.key", "manifest.json"])
-def test_a_changed_byte_is_refused(home, tmp_path, name):
+def test_a_changed_byte_is_refused(folder, tmp_path, name):
     """In any file; nothing is built."""
-    folder = back_up(home, tmp_path / "backups").path
     path = folder / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -397,9 +414,9 @@ def test_a_changed_byte_is_refused(home, tmp_path, name):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_changed_manifest_is_refused(home, tmp_path):
+def test_a_changed_manifest_is_refused(folder, tmp_path):
     """It vouches for itself, too: a position that somebody corrected is no position that was written."""
-    path = back_up(home, tmp_path / "backups").path / "manifest.json"
+    path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"position": 1}))
 
     with pytest.raises(BackupError, match="must have the sha256 that stands in it"):
@@ -415,9 +432,8 @@ def test_a_changed_manifest_is_refused(home, tmp_path):
         ({"people": 10_000}, "as new as it"),
     ],
 )
-def test_a_backup_of_a_foreign_version_is_refused(home, tmp_path, change, match):
+def test_a_backup_of_a_foreign_version_is_refused(folder, tmp_path, change, match):
     """Before anything of it is read."""
-    folder = back_up(home, tmp_path / "backups").path
     content = json.loads((folder / "manifest.json").read_text()) | change
     (folder / "manifest.json").write_bytes(sealed_manifest(content))
 
@@ -426,9 +442,8 @@ def test_a_backup_of_a_foreign_version_is_refused(home, tmp_path, change, match)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_is_no_whole_backup_is_refused(home, tmp_path):
+def test_a_folder_that_is_no_whole_backup_is_refused(folder, tmp_path):
     """Missing, with a file too many, or without the keys of people beside it."""
-    folder = back_up(home, tmp_path / "backups").path
     with pytest.raises(BackupError, match=r"manifest.json must be there"):
         restore(tmp_path / "backups", tmp_path / "new", NOW)
     (folder / "keys" / "extra.pub").write_text("")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
+from contextlib import closing
 
 import pytest
 
@@ -87,13 +89,13 @@ def test_an_erasure_takes_the_prompts_and_leaves_those_of_others(home):
     hers, others = decide(home), decide(home, "d2", user="eve")
     for decision in (hers, others):
         keep(home, CONFIG, decision, ASKED)
-    before = home.prompts.stat().st_size
 
     privacy.erase(home, CONFIG, "acme", "ada", NOW)
 
     assert prompts(home).get(others) == ASKED
     assert prompts(home).get(hers) is None
-    assert home.prompts.stat().st_size == before
+    with closing(sqlite3.connect(home.prompts)) as connection:
+        assert connection.execute("SELECT count(*) FROM prompts").fetchone() == (1,)
     assert People(home.people).number("acme", "ada") is None
     prompts(home).forget_all_but([])
     assert prompts(home).get(others) is None
