@@ -251,10 +251,14 @@ def key(
 def privacy_export(user: User, tenant: Annotated[str, typer.Option(help="Whose user it is.")] = "demo") -> None:
     """Everything that is kept of a person: one JSON object a decision, with what came back for it."""
     from bandits.ids import IdRing
+    from bandits.people import People
     from bandits.privacy import export
+    from bandits.prompts import Prompts
 
-    with _home().open_record() as record:
-        for found in export(record, tenant, IdRing(_home().root).pseudonym(tenant, user)):
+    place = _home()
+    prompts = Prompts(place.prompts, People(place.people)) if place.prompts.exists() else None
+    with place.open_record() as record:
+        for found in export(record, tenant, IdRing(place.root).pseudonym(tenant, user), prompts):
             typer.echo(json.dumps(found, ensure_ascii=False))
 
 

@@ -24,6 +24,7 @@ from math import isnan
 import numpy as np
 
 from bandits.errors import EvidenceError
+from bandits.monitoring.ecusum import average, fresh, grow
 from bandits.types import Mask, Vector
 
 _SHARES = (0.1, 0.3, 0.55)  # at most 1 / (1 + .5 + margin), which keeps L_t positive
@@ -57,7 +58,7 @@ class Watch:
     @classmethod
     def start(cls, k: int, options: ChangeOptions | None = None) -> Watch:
         """Nothing seen yet."""
-        wealth = [_fresh() for _ in range(k)]
+        wealth = [fresh(_SHARES) for _ in range(k)]
         return cls(k, options or ChangeOptions(), wealth, np.zeros(k), np.zeros(k), np.zeros(k, np.bool_))
 
     def see(self, arm: int, foretold: float, reward: float) -> bool:
@@ -96,13 +97,10 @@ class Watch:
         return row
 
     def _alarm(self, arm: int, gain: float) -> None:
-        over = gain + self.options.margin
-        self.wealth[arm] = [
-            max(wealth, 1.0) * (1.0 - share * over) for share, wealth in zip(_SHARES, self.wealth[arm], strict=True)
-        ]
-        if _mean(self.wealth[arm]) >= self.options.run_length:
+        self.wealth[arm] = grow(self.wealth[arm], gain + self.options.margin, _SHARES)
+        if average(self.wealth[arm]) >= self.options.run_length:
             self.quarantined[arm] = True
-            self.wealth[arm] = _fresh()
+            self.wealth[arm] = fresh(_SHARES)
 
     def _recovery(self, arm: int, residual: float, expected: float) -> None:
         short = self.options.short
@@ -111,14 +109,6 @@ class Watch:
             wealth * (1.0 + 1.5 * share / room * (residual + short))
             for share, wealth in zip(_SHARES, self.wealth[arm], strict=True)
         ]
-        if _mean(self.wealth[arm]) >= 1.0 / self.options.mistake:
+        if average(self.wealth[arm]) >= 1.0 / self.options.mistake:
             self.quarantined[arm] = False
-            self.draws[arm], self.wealth[arm] = 0.0, _fresh()
-
-
-def _fresh() -> list[float]:
-    return [1.0] * len(_SHARES)
-
-
-def _mean(wealth: list[float]) -> float:
-    return sum(wealth) / len(wealth)
+            self.draws[arm], self.wealth[arm] = 0.0, fresh(_SHARES)

@@ -46,9 +46,9 @@ def routing_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def plain_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as they came, one line each; numbers to four digits."""
-    columns = list(rows[0])
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    lines += ["| " + " | ".join(_shown(row[column]) for column in columns) + " |" for row in rows]
+    lines += ["| " + " | ".join(_shown(row.get(column, "")) for column in columns) + " |" for row in rows]
     return "\n".join(lines)
 
 
