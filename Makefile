@@ -44,13 +44,13 @@ bench: setup  ## measure again, rewriting docs/benchmarks.md (BENCH_DATA=DIR: da
 	@$(BIN)/python -m benchmarks.record --backend sqlite postgresql --callers 64 --processes 1 4 --seconds 5 \
 	  | $(BIN)/python -m benchmarks.publish record
 	@$(BIN)/python -m benchmarks.durability --cycles 100 --step 61 | $(BIN)/python -m benchmarks.publish durability
+	@$(BIN)/python -m benchmarks.erasure --events 100000 | $(BIN)/python -m benchmarks.publish erasure
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.load --rows 1000000 | $(BIN)/python -m benchmarks.publish load
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training --events 1000000 --d 64 --k 4 --workers 1 2 \
 	  | $(BIN)/python -m benchmarks.publish training
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.latency --d 64 --k 4 32 --repeat 3 \
 	  | $(BIN)/python -m benchmarks.publish latency
-	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.drift --data paretobandit --budget 1.9e-3 --seeds 20 \
-	  | $(BIN)/python -m benchmarks.publish drift
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.drift --data paretobandit --budget 1.9e-3 --seeds 20
 	@test -z "$(BENCH_DATA)" || { set -e; \
 	  $(BIN)/python -m benchmarks.routing --data $(BENCH_DATA)/paretobandit_k3.npz --budgets $(BUDGETS) --seeds 20 \
 	    | $(BIN)/python -m benchmarks.publish paretobandit_k3; \
