@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -95,6 +95,7 @@ def postgres_server(place: Path | None = None) -> Iterator[PostgresServer]:
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir=place))  # short: a socket's path has 107 bytes at most
     server = PostgresServer(folder, secrets.token_hex(8), found)
     try:
+        server = replace(server, _programs=_within_reach(found, folder))
         (folder / "password").write_text(server.password)
         if os.geteuid() == 0:
             for path in (folder, folder / "password"):
@@ -108,6 +109,17 @@ def postgres_server(place: Path | None = None) -> Iterator[PostgresServer]:
         with suppress(subprocess.CalledProcessError):  # it runs no more
             server.stop("immediate")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _within_reach(found: Path, folder: Path) -> Path:
+    """The programs where the owner of the server can get at them: root's own folders may be closed to all others."""
+    if os.geteuid() != 0 or all(place.stat().st_mode & 0o001 for place in found.resolve().parents):
+        return found
+    package = found.parents[1]
+    for part in (package, package.with_name(f"{package.name}.libs")):  # a wheel keeps its libraries beside it
+        if part.exists():
+            shutil.copytree(part, folder / part.name, symlinks=True)
+    return folder / package.name / found.parent.name / found.name
 
 
 def _owner() -> pwd.struct_passwd:

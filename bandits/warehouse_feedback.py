@@ -218,8 +218,9 @@ def _folded(drawn: _Drawn, came: Came, asked: _Asked, head: int) -> LoggedFeedba
         arms=asked.config.arm_names,
         schema=asked.config.features,
         ids=tuple((drawn.ids.filter(pa.array(kept)) if missing else drawn.ids).to_pylist()),
-        times=drawn.times[kept] if missing else drawn.times,
-        contexts=drawn.contexts[kept] if missing else drawn.contexts,
+        # Copies, not views: memory that DuckDB lent keeps all of it alive, and it complains at the end of the process.
+        times=drawn.times[kept] if missing else drawn.times.copy(),
+        contexts=drawn.contexts[kept] if missing else drawn.contexts.copy(),
         actions=actions,
         propensities=probabilities[np.arange(len(actions)), actions],
         probabilities=probabilities,
