@@ -43,7 +43,7 @@ bench: setup  ## measure again, rewriting docs/benchmarks.md (BENCH_DATA=DIR: da
 	  | $(BIN)/python -m benchmarks.publish ope
 	@$(BIN)/python -m benchmarks.record --backend sqlite postgresql --callers 64 --processes 1 4 --seconds 5 \
 	  | $(BIN)/python -m benchmarks.publish record
-	@$(BIN)/python -m benchmarks.durability --cycles 100 --step 61 | $(BIN)/python -m benchmarks.publish durability
+	@$(BIN)/python -m benchmarks.durability --cycles 100 --step 61
 	@$(BIN)/python -m benchmarks.erasure --events 100000 | $(BIN)/python -m benchmarks.publish erasure
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.load --rows 1000000 | $(BIN)/python -m benchmarks.publish load
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training --events 1000000 --d 64 --k 4 --workers 1 2 \
