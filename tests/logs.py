@@ -21,6 +21,28 @@ def domain(budget: float, prices: Vector = PRICES, **settings: object) -> Domain
     return DomainConfig(arms=arms, features="vector-2", budget_usd_per_request=budget, **settings)
 
 
+def sampled_domain(*arms: str, **reward: object) -> DomainConfig:
+    """A domain of these arms with the features of bandits.testing.sample_decision."""
+    return DomainConfig.model_validate(
+        {
+            "arms": [{"name": arm, "model": arm, "usd_per_request": 1.0} for arm in arms],
+            "budget_usd_per_request": 1.0,
+            "reward": reward,
+        }
+    )
+
+
+def same(one: LoggedFeedback, other: LoggedFeedback) -> bool:
+    """Whether two logs are equal in every field, arrays to the last bit; fails with the field's name."""
+    for name in one.__dataclass_fields__:
+        left, right = getattr(one, name), getattr(other, name)
+        if isinstance(left, np.ndarray):
+            assert (left.dtype, left.shape, left.tobytes()) == (right.dtype, right.shape, right.tobytes()), name
+        else:
+            assert left == right, name
+    return True
+
+
 def truth(contexts: Matrix) -> Matrix:
     """Expected reward of each arm, (n, 3): dear is always good, middle where x0 > 0, cheap where x1 > 0."""
     x = np.asarray(contexts, dtype=np.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import sys
 
 import pytest
 
@@ -58,7 +57,6 @@ def test_a_destroyed_key_leaves_no_byte_in_any_file(tmp_path):
     assert number != keys[gone][0]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="modes of POSIX")
 def test_nobody_else_may_read_the_file_or_its_copy(tmp_path):
     """0600; and the copy says the same as the file."""
     people = People(tmp_path / "people.db")

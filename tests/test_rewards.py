@@ -12,30 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandits import joining
-from bandits.config import DomainConfig, RewardConfig
+from bandits.config import RewardConfig
 from bandits.errors import ContextError
 from bandits.record import Row
 from bandits.rewards import SKEW_S, cost, feedback, reward
 from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import Slot
+from tests.logs import sampled_domain
 
 T = 1_790_000_000.0  # when the decision was made; sample_outcome comes 1.2 s later
 WEEK = 7 * 86_400.0
 SPEC = RewardConfig()
 
 
-def config(*arms: str, **reward: object) -> DomainConfig:
-    """A domain of these arms with the features of sample_decision."""
-    return DomainConfig.model_validate(
-        {
-            "arms": [{"name": arm, "model": arm, "usd_per_request": 1.0} for arm in arms],
-            "budget_usd_per_request": 1.0,
-            "reward": reward,
-        }
-    )
-
-
-CONFIG = config("small", "middle", "large", "broken")
+CONFIG = sampled_domain("small", "middle", "large", "broken")
 
 
 def quality(value, time=T + 1.0):
@@ -316,12 +306,12 @@ class TestFeedback:
         rows = numbered(at("a"), at("b"), sample_outcome("a", time=T))
         log = feedback(rows, HERE, CONFIG, now=T)
         assert (log.ids, log.missing) == (("a",), 1)
-        filled = feedback(rows, HERE, config(*CONFIG.arm_names, default=0.0), now=T + WEEK + 1)
+        filled = feedback(rows, HERE, sampled_domain(*CONFIG.arm_names, default=0.0), now=T + WEEK + 1)
         assert (filled.ids, filled.missing, filled.rewards.tolist()) == (("a", "b"), 0, [0.3, 0.0])
 
     def test_arms_are_mapped_by_name(self):
         """The list was in another order, and has a new arm since: that one had probability 0."""
-        now_configured = config("large", "new", "broken", "middle", "small")
+        now_configured = sampled_domain("large", "new", "broken", "middle", "small")
         log = feedback(numbered(at(), quality(0.3)), HERE, now_configured, now=T)
         p = at().probabilities
         assert log.probabilities.tolist() == [[p[2], 0.0, 0.0, p[1], p[0]]]
@@ -329,18 +319,18 @@ class TestFeedback:
 
     def test_a_round_that_played_an_arm_no_longer_configured_counts_as_missing(self):
         """It tells no reward of any arm there is."""
-        log = feedback(numbered(at(), quality(0.3)), HERE, config("small", "large"), now=T)
+        log = feedback(numbered(at(), quality(0.3)), HERE, sampled_domain("small", "large"), now=T)
         assert (len(log), log.missing) == (0, 1)
 
     def test_without_an_arm_the_rest_is_the_distribution_given_that_it_was_not_drawn(self):
         """small .1, middle .2, large .7, and large is gone: 1/3 and 2/3."""
-        log = feedback(numbered(at(), quality(0.3)), HERE, config("small", "middle"), now=T)
+        log = feedback(numbered(at(), quality(0.3)), HERE, sampled_domain("small", "middle"), now=T)
         np.testing.assert_allclose(log.probabilities, [[1 / 3, 2 / 3]], rtol=1e-15)
         assert log.propensities[0] == log.probabilities[0, 1]
 
     def test_without_an_arm_that_could_not_be_drawn_nothing_changes(self):
         """`broken` had probability 0: the others keep every bit."""
-        log = feedback(numbered(at(), quality(0.3)), HERE, config("small", "middle", "large"), now=T)
+        log = feedback(numbered(at(), quality(0.3)), HERE, sampled_domain("small", "middle", "large"), now=T)
         assert log.probabilities.tobytes() == at().probabilities[:3].tobytes()
 
     def test_reading_what_is_left_of_a_retired_arm_values_a_policy_without_bias(self):
@@ -351,7 +341,7 @@ class TestFeedback:
         for action, arm in enumerate(value):
             chance = float(at().probabilities[action])
             decision = at(action=action, propensity=chance)
-            log = feedback(numbered(decision, quality(value[arm])), HERE, config(*target), now=T)
+            log = feedback(numbered(decision, quality(value[arm])), HERE, sampled_domain(*target), now=T)
             if len(log):
                 estimate += chance * target[arm] / log.propensities[0] * log.rewards[0]
                 kept += chance

@@ -15,30 +15,19 @@ import numpy as np
 import pytest
 
 from bandits import warehouse
-from bandits.config import DomainConfig
 from bandits.errors import WarehouseError
 from bandits.record import MemoryRecord, SqlRecord
 from bandits.rewards import feedback
 from bandits.testing import HERE, sample_decision, sample_outcome
 from bandits.warehouse import Loaded, load, opened, read_feedback, read_runs, write_run
+from tests.logs import same, sampled_domain
 
 GOLDEN = Path(__file__).parent / "golden"
 NOW = 1_790_000_500.0
 RUN = {"id": "run-1", "scope": "acme/main/model_routing", "time": 7.5, "verdict": "hold", "report": {"n": [1, None]}}
 
 
-def config(*arms: str, **reward: object) -> DomainConfig:
-    """A domain of these arms with the features of sample_decision."""
-    return DomainConfig.model_validate(
-        {
-            "arms": [{"name": arm, "model": arm, "usd_per_request": 1.0} for arm in arms],
-            "budget_usd_per_request": 1.0,
-            "reward": reward,
-        }
-    )
-
-
-CONFIG = config("small", "middle", "large", "broken")
+CONFIG = sampled_domain("small", "middle", "large", "broken")
 
 
 def filled(record, count=10):
@@ -53,17 +42,6 @@ def tables(path):
     with opened(path) as connection:
         names = ("decisions", "outcomes", "quarantine", "meta")
         return {name: connection.execute(f"SELECT * FROM {name} ORDER BY position").fetchall() for name in names}
-
-
-def same(one, other):
-    """Whether two logs are equal in every field, arrays to the last bit."""
-    for name in one.__dataclass_fields__:
-        left, right = getattr(one, name), getattr(other, name)
-        if isinstance(left, np.ndarray):
-            assert (left.dtype, left.shape, left.tobytes()) == (right.dtype, right.shape, right.tobytes()), name
-        else:
-            assert left == right, name
-    return True
 
 
 @pytest.fixture

@@ -12,42 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits import warehouse_feedback
-from bandits.config import DomainConfig
 from bandits.errors import ContextError, WarehouseError
 from bandits.record import MemoryRecord, rows
 from bandits.rewards import feedback
 from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import Outcome, Slot
 from bandits.warehouse import feedback_batches, load, read_feedback
+from tests.logs import same, sampled_domain
 
 NOW = 1_790_000_500.0
 DAY = 86_400.0
 ARMS = ("small", "middle", "large", "broken")
 
 
-def config(*arms: str, **reward: object) -> DomainConfig:
-    """A domain of these arms with the features of sample_decision."""
-    return DomainConfig.model_validate(
-        {
-            "arms": [{"name": arm, "model": arm, "usd_per_request": 1.0} for arm in arms],
-            "budget_usd_per_request": 1.0,
-            "reward": reward,
-        }
-    )
-
-
-CONFIG = config(*ARMS)
-
-
-def same(one, other):
-    """Whether two logs are equal in every field, arrays to the last bit."""
-    for name in one.__dataclass_fields__:
-        left, right = getattr(one, name), getattr(other, name)
-        if isinstance(left, np.ndarray):
-            assert (left.dtype, left.shape, left.tobytes()) == (right.dtype, right.shape, right.tobytes()), name
-        else:
-            assert left == right, name
-    return True
+CONFIG = sampled_domain(*ARMS)
 
 
 def put_together(pieces):
@@ -151,7 +129,7 @@ class TestReadFeedback:
     def test_it_equals_the_fold_over_the_record_bit_for_bit(self, tmp_path_factory, record, spec, batch, piece):
         """Law: whatever was recorded, the warehouse reads as the record does, for each scope, whole or in pieces."""
         path = tmp_path_factory.mktemp("law") / "warehouse.duckdb"
-        config_ = config("middle", "large", "new", "small", **spec)
+        config_ = sampled_domain("middle", "large", "new", "small", **spec)
         load(record, path, batch=batch)
         for scope in (HERE, ELSEWHERE):
             expected = feedback(rows(record), scope, config_, NOW)
