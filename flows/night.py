@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from prefect import Flow, flow, task
+from prefect._internal.concurrency import threads
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
@@ -123,3 +125,13 @@ def _night(
     )
     create_markdown_artifact(found["markdown"], key=f"night-{tenant}-{workspace}-{domain}".replace("_", "-"))
     return found
+
+
+@atexit.register
+def _stop_loops() -> None:
+    """End Prefect's event loops: daemon threads outlive the interpreter with all they hold, and DuckDB then reports
+    its types as leaked."""
+    for loop in (getattr(threads, name, None) for name in ("_run_sync_loop", "_global_loop")):
+        if loop is not None and loop.thread.is_alive():
+            loop.shutdown()
+            loop.thread.join(timeout=5.0)

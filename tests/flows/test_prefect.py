@@ -67,6 +67,7 @@ def test_a_night_publishes_a_snapshot_that_a_router_serves(api, place, day):
     """`pilotage night`: load, learn, judge, publish; its run is in the warehouse, its report an artifact."""
     done = pilotage("night", "--json")
     assert done.returncode == 0, done.stderr
+    assert "leaked" not in done.stderr
     (report,) = json.loads(done.stdout)
 
     assert report["verdict"] == "published"
