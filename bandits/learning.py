@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -126,10 +126,14 @@ class Learning:
     since: list[int] = field(init=False)  # (K,)
     means: Vector = field(init=False)  # (K,) of rewards, less what was foretold of them
     counts: Vector = field(init=False)  # (K,) outcomes learned from
+    scored: bool = field(init=False)  # whether the policy foretells rewards
+    bends: bool = field(init=False)  # whether what serves follows the levels
     _learned: Policy | None = None
 
     def __post_init__(self) -> None:
         k = len(self.policy.arms)
+        self.scored = isinstance(self.policy, Scored)
+        self.bends = self.domain.between_nights == "learn" and isinstance(self.policy, LinearPolicy)
         self.position = self.start
         self.watch, self.since = Watch.start(k), [0] * k
         self.means, self.counts = np.zeros(k), np.zeros(k)
@@ -143,7 +147,7 @@ class Learning:
     def learned(self) -> Policy:
         """The policy that serves now."""
         if self._learned is None:
-            base = _raised(self.policy, self._levels()) if self._bends() else self.policy
+            base = _raised(self.policy, self._levels()) if self.bends else self.policy
             kept_away, probe = self.watch.quarantined.copy(), self.watch.options.probe
             self._learned = Guarded(base, kept_away, tuple(self.since), probe) if kept_away.any() else base
         return self._learned
@@ -205,12 +209,11 @@ class Learning:
 
     def _learn(self, held: Held, value: float) -> None:
         arm = held.action
-        foretold, level = 0.0, self._levels()[arm]
-        if isinstance(self.policy, Scored):
-            foretold = float(self.policy.scores(held.context[None]).q_hat[0, arm])
-            level = level if self._bends() else 0.0
-        elif not self.counts[arm]:
+        foretold, level = self._estimate(held), float(self._levels()[arm])
+        if not self.scored and not self.counts[arm]:
             level = value  # nothing is foretold of an arm before its first reward
+        elif self.scored and not self.bends:
+            level = 0.0
         before = bool(self.watch.quarantined[arm])
         sound = self.watch.see(arm, foretold + level, value)
         if bool(self.watch.quarantined[arm]) != before:
@@ -219,14 +222,18 @@ class Learning:
         if sound:
             self.counts[arm] += 1.0
             self.means[arm] += (value - foretold - self.means[arm]) / min(self.counts[arm], _MEMORY)
-            self._learned = None if self._bends() else self._learned
+            self._learned = None if self.bends else self._learned
 
-    def _bends(self) -> bool:
-        return self.domain.between_nights == "learn" and isinstance(self.policy, LinearPolicy)
+    def _estimate(self, held: Held) -> float:
+        """What the snapshot foretells of a decision; 0 where it foretells nothing."""
+        if not self.scored:
+            return 0.0
+        scored = cast("Scored", self.policy)
+        return float(scored.scores(held.context[None]).q_hat[0, held.action])
 
     def _levels(self) -> Vector:
         """What to add to the estimate of each arm, (K,): the mean error where one was estimated, shrunk toward 0."""
-        if not isinstance(self.policy, Scored):
+        if not self.scored:
             return self.means
         counts = np.minimum(self.counts, _MEMORY)
         return self.means * (counts / (counts + PRIOR))
