@@ -114,3 +114,7 @@ class BackupError(PilotageError):
 
 class ExperimentError(PilotageError, ValueError):
     """An experiment's shares, counts or plan do not make sense."""
+
+
+class UnavailableError(PilotageError):
+    """No arm of a domain can answer now."""

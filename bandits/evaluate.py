@@ -27,7 +27,7 @@ from bandits.evaluation.weights import Verdict
 from bandits.keys import trusted_keys
 from bandits.learners.baselines import ContextFree
 from bandits.learners.frozen import thaw
-from bandits.policy import Policy
+from bandits.policy import Policy, served
 from bandits.serving import Home
 from bandits.snapshots import load
 from bandits.types import LoggedFeedback, Matrix, Scope, new_id
@@ -153,8 +153,8 @@ def save(evaluation: Evaluation, warehouse: Path) -> None:
 def on_contexts(feedback: LoggedFeedback, policy: Policy) -> Matrix:
     """What `policy` would have drawn from in each logged round, (n, K).
 
-    Over the arms that it knows and that were allowed at some time in the log: what is never allowed, it would not
-    serve either. Where an arm was allowed in some rounds only, the verdict will be no support.
+    Over the arms that were allowed at some time in the log: what is never allowed, it would not serve either. Where an
+    arm was allowed in some rounds only, the verdict will be no support.
     Raises EvidenceError when arms or features differ.
     """
     for what, has, wanted in (("arms", policy.arms, feedback.arms), ("features", policy.schema, feedback.schema)):
@@ -165,9 +165,8 @@ def on_contexts(feedback: LoggedFeedback, policy: Policy) -> Matrix:
             )
     if not len(feedback):
         return np.zeros((0, feedback.k))
-    known = policy.supported & (feedback.probabilities > 0.0).any(axis=0)
-    playable = known if known.any() else np.ones_like(known)
-    return policy.probabilities(feedback.contexts, np.broadcast_to(playable, (len(feedback), feedback.k)))
+    playable = (feedback.probabilities > 0.0).any(axis=0)
+    return served(policy, feedback.contexts, np.broadcast_to(playable, (len(feedback), feedback.k)))
 
 
 def _find(

@@ -72,6 +72,11 @@ class Guarded:
         """See Policy."""
         return self.base.supported
 
+    @property
+    def floor(self) -> float:
+        """See Policy."""
+        return self.base.floor
+
     def price(self, pressure: float = 1.0) -> float:
         """See Policy."""
         return self.base.price(pressure)

@@ -34,7 +34,11 @@ class Policy(Protocol):
 
     @property
     def supported(self) -> Mask:
-        """Arms, (K,), that the policy knows enough of to play."""
+        """Arms, (K,), that the policy knows enough of to prefer; the others are on trial (see `served`)."""
+
+    @property
+    def floor(self) -> float:
+        """Probability shared among the allowed arms."""
 
     def price(self, pressure: float = 1.0) -> float:
         """Reward that a dollar has to earn at this pressure; 0 for a policy that sees no context."""
@@ -81,6 +85,22 @@ def draw(probabilities: Vector, rng: np.random.Generator) -> Draw:
     while probabilities[action] == 0.0:
         action -= 1
     return Draw(action, float(probabilities[action]))
+
+
+def served(policy: Policy, contexts: Context, allowed: Mask, pressure: float = 1.0) -> Matrix:
+    """What decisions are drawn from, (n, K): the policy over the arms that it knows; the other allowed ones on trial.
+
+    An arm on trial (new, or with too few draws) has its share of the floor and no more, whatever the policy thinks of
+    it: so it is tried at a bounded rate until enough is known of it. Where no allowed arm is known, the policy decides.
+    contexts, allowed, pressure: see Policy.probabilities.
+    """
+    on_trial = allowed & ~policy.supported
+    on_trial[~(allowed & policy.supported).any(axis=1)] = False
+    rows = policy.probabilities(contexts, allowed & ~on_trial, pressure)
+    if not on_trial.any():
+        return rows
+    trials = on_trial * (policy.floor / allowed.sum(axis=1, keepdims=True))
+    return rows * (1.0 - trials.sum(axis=1, keepdims=True)) + trials
 
 
 def with_floor(probabilities: Matrix, allowed: Mask, floor: float) -> Matrix:

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from nacl.signing import VerifyKey
 
+from bandits.arms import fitted
 from bandits.config import DomainConfig
 from bandits.errors import SnapshotError, UnknownDecisionError, UnreadableRowError
 from bandits.learners.frozen import thaw
 from bandits.learning import Learning
-from bandits.policy import Policy
+from bandits.policy import Policy, served
 from bandits.record import Record, Row
 from bandits.router import Serving, first_policy
 from bandits.snapshots import load
@@ -36,8 +37,8 @@ class Policies:
 
     def __init__(self, domains: Mapping[str, DomainConfig], snapshots: Path, trusted: Mapping[str, VerifyKey]) -> None:
         self._domains, self._snapshots, self._trusted = domains, snapshots, trusted
-        self._known: dict[tuple[Scope, str], Serving | None] = {}
-        self._folds: dict[tuple[Scope, str], Learning] = {}
+        self._known: dict[tuple[Scope, str, tuple[str, ...]], Serving | None] = {}
+        self._folds: dict[tuple[Scope, Serving], Learning] = {}
 
     def of(self, decision: Decision, record: Record) -> Policy | None:
         """The policy that acted, or None where it is not at hand any more."""
@@ -63,26 +64,34 @@ class Policies:
 
     def _fold(self, scope: Scope, serving: Serving, until: int, record: Record) -> Learning:
         """What was learned up to a position. It is kept: the decisions that are asked about next come later."""
-        kept = self._folds.get((scope, serving.version))
+        kept = self._folds.get((scope, serving))
         if kept is None or kept.position > until:
             domain = self._domains[scope.domain]
             kept = Learning(scope, domain, serving.policy, serving.version, serving.position)
-            self._folds[scope, serving.version] = kept
+            self._folds[scope, serving] = kept
         kept.follow(record, until)
         return kept.copy()
 
     def _serving(self, decision: Decision) -> Serving | None:
-        key = decision.scope, decision.policy
+        key = decision.scope, decision.policy, decision.arms
         if key not in self._known:
-            self._known[key] = self._read(decision)
-        found = self._known[key]
-        fits = found is not None and (found.policy.arms, found.policy.schema) == (decision.arms, decision.schema)
-        return found if fits else None
+            found = self._read(decision)
+            self._known[key] = None if found is None else self._fitted(found, decision)
+        return self._known[key]
+
+    def _fitted(self, found: Serving, decision: Decision) -> Serving | None:
+        """As it served the arms that there were then; None where it cannot have."""
+        domain = self._domains.get(decision.scope.domain)
+        catalogue = {} if domain is None else {arm.name: arm.usd_per_request for arm in domain.arms}
+        prices = np.array([catalogue.get(arm, 0.0) for arm in decision.arms])
+        if found.policy.schema != decision.schema or not set(found.policy.arms) & set(decision.arms):
+            return None
+        return replace(found, policy=fitted(found.policy, decision.arms, prices))
 
     def _read(self, decision: Decision) -> Serving | None:
         if decision.policy == "explore":  # made from the configuration, which may have changed since
             domain = self._domains.get(decision.scope.domain)
-            return first_policy(domain) if domain is not None else None
+            return first_policy(domain) if domain is not None and domain.arm_names == decision.arms else None
         try:
             # As of the decision: a snapshot that has expired since was good when it acted.
             found = load(self._snapshots, decision.scope, decision.policy, trusted=self._trusted, now=decision.time)
@@ -94,7 +103,7 @@ class Policies:
 def again(decision: Decision, policy: Policy) -> Vector:
     """The decision's probabilities, (K,), computed as they were when it was made: one row, its own pressure."""
     allowed = np.array([arm not in decision.excluded for arm in decision.arms])
-    return policy.probabilities(decision.context[None, :], allowed[None, :], decision.pressure)[0]
+    return served(policy, decision.context[None, :], allowed[None, :], decision.pressure)[0]
 
 
 def replays(decision: Decision, policy: Policy) -> bool:

@@ -8,24 +8,25 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bandits.arms import fitted
 from bandits.budget import Pacer, affordable
 from bandits.caps import Reservation, nano
 from bandits.config import DomainConfig
-from bandits.errors import ContextError, LedgerError, PilotageError
+from bandits.errors import ContextError, LedgerError, PilotageError, UnavailableError
 from bandits.features import check_context, width
 from bandits.learners.baselines import ContextFree
 from bandits.learning import Learning
 from bandits.learning_file import save
-from bandits.policy import Policy, draw
+from bandits.policy import Policy, draw, served
 from bandits.record import Record
 from bandits.rewards import cost
 from bandits.state import State, batches, day_of
@@ -62,14 +63,15 @@ def begin(serving: Serving, scope: Scope, domain: DomainConfig, record: Record) 
     return Learning(scope, domain, serving.policy, serving.version, serving.position, record.epoch().number)
 
 
-def check_fit(serving: Serving, scope: Scope, domain: DomainConfig) -> None:
-    """Raise ContextError unless a policy is for the arms and the features of its domain."""
-    if serving.policy.arms != domain.arm_names or serving.policy.schema != domain.features:
+def fit(serving: Serving, scope: Scope, domain: DomainConfig) -> Serving:
+    """A policy as its domain serves it: over the arms there are now. Raises ContextError for other features."""
+    if serving.policy.schema != domain.features:
         raise ContextError(
-            f"a policy for {scope} must have arms {domain.arm_names} and features {domain.features!r}, but "
-            f"{serving.version} has {serving.policy.arms} and {serving.policy.schema!r}; train again after the "
-            "configuration changed."
+            f"a policy for {scope} must have features {domain.features!r}, but {serving.version} has "
+            f"{serving.policy.schema!r}; train again after the configuration changed."
         )
+    catalogue = np.array([arm.usd_per_request for arm in domain.arms])
+    return replace(serving, policy=fitted(serving.policy, domain.arm_names, catalogue))
 
 
 class Router:
@@ -120,24 +122,27 @@ class Router:
         return () if learning is None else tuple(compress(self.domain.arm_names, learning.watch.quarantined.tolist()))
 
     def swap(self, serving: Serving, learning: Learning | None = None) -> None:
-        """Serve another policy from the next decision on. Refuses one for other arms or features.
+        """Serve another policy from the next decision on. Refuses one for other features, or that knows no arm.
 
         learning: what was folded behind it before, of this record; left out, it is folded now.
         """
-        check_fit(serving, self.scope, self.domain)
+        serving = fit(serving, self.scope, self.domain)
         with self._catching:
             learning = self._behind(serving, learning)
             with self._lock:
                 self._serving, self._learning = serving, learning
 
-    def decide(self, context: Context, user: str = "") -> Decision:
+    def decide(self, context: Context, user: str = "", unavailable: Mapping[str, str] | None = None) -> Decision:
         """Draw an arm for one context, (d,), and record the draw; returns when the record has it.
 
-        user: the pseudonym of whoever asks (ids.py), "" for nobody in particular.
-        Raises ContextError for a context that is not finite or not of the domain's length, and with a ledger
+        user: the pseudonym of whoever asks (ids.py), "" for nobody in particular.   unavailable: arms that cannot
+        answer now, with the reason; what is drawn from, and logged, is the distribution over the others.
+        Raises ContextError for a context that is not finite or not of the domain's length, UnknownArmError and
+        UnavailableError for `unavailable` arms that the domain does not have, or that leave none, and with a ledger
         BudgetExhaustedError where a cap leaves no money for even the cheapest arm.
         """
         context = check_context(context, width(self.domain.features))
+        unavailable = self._check_unavailable(unavailable or {})
         now = self._clock()
         if len(self._ahead) > _AHEAD:
             self.catch_up()
@@ -146,8 +151,8 @@ class Router:
             self._state.turn(day_of(now))
             learning, pressure = self._learning, self.pacer.pressure
             policy = self._serving.policy if learning is None else learning.learned
-            allowed, excluded = self._allowed(policy, held)
-            probabilities = policy.probabilities(context[None, :], allowed[None, :], pressure)[0]
+            allowed, excluded = self._allowed(policy, held, unavailable)
+            probabilities = served(policy, context[None, :], allowed[None, :], pressure)[0]
             action, propensity = draw(probabilities, self._rng)
             decision = Decision(
                 id=held.id if held else new_id(now, self._rng.bytes(10)),
@@ -254,7 +259,7 @@ class Router:
         if self._ledger is None:
             return None
         policy = self._serving.policy
-        reach = policy.prices[self._affordable(policy.prices) & policy.supported]
+        reach = policy.prices[self._affordable(policy.prices)]
         least = float(policy.prices.min())
         with self._lock:
             decision_id = new_id(now, self._rng.bytes(10))
@@ -275,21 +280,31 @@ class Router:
             made = Reservation(decision_id, self.scope.tenant, decision.user, 0, decision.time)
             self._ledger.settle(made, nano(spent))
 
-    def _allowed(self, policy: Policy, held: Reservation | None) -> tuple[Mask, dict[str, str]]:
+    def _check_unavailable(self, unavailable: Mapping[str, str]) -> Mapping[str, str]:
+        for arm in unavailable:
+            self.domain.arm(arm)
+        if len(unavailable) == len(self.domain.arms):
+            said = "; ".join(f"{arm}: {reason}" for arm, reason in unavailable.items())
+            raise UnavailableError(f"one arm must be available, but none of {self.scope} is ({said}); try again later.")
+        return unavailable
+
+    def _allowed(
+        self, policy: Policy, held: Reservation | None, unavailable: Mapping[str, str]
+    ) -> tuple[Mask, dict[str, str]]:
         """Arms that may be drawn now, (K,), and why the others may not."""
+        available = np.array([arm not in unavailable for arm in self.domain.arm_names])
         rules: list[tuple[str, Mask]] = [
             ("exploring it would cost more than a tenth of the budget", self._affordable(policy.prices)),
-            ("too few logged draws to be trusted", policy.supported),
             ("the running cap of the budget is reached", self.pacer.within_cap(policy.prices)),
         ]
         if held is not None:
             fits = np.array([nano(price) <= held.amount for price in policy.prices.tolist()])
             rules.append(("the caps of the tenant have too little left for it", fits))
-        allowed = np.logical_and.reduce([mask for _, mask in rules])
+        allowed = np.logical_and.reduce([available, *(mask for _, mask in rules)])
         if not allowed.any():  # a request that the cap blocks is answered by the cheapest arm
-            allowed[int(np.argmin(policy.prices))] = True
+            allowed[int(np.argmin(np.where(available, policy.prices, np.inf)))] = True
         excluded = {
-            arm: next(reason for reason, mask in rules if not mask[index])
+            arm: unavailable.get(arm) or next(reason for reason, mask in rules if not mask[index])
             for index, arm in enumerate(self.domain.arm_names)
             if not allowed[index]
         }

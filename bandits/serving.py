@@ -19,7 +19,7 @@ from bandits.learning_file import load
 from bandits.ledger import Ledger
 from bandits.record import Record, SqlRecord
 from bandits.repeats import news
-from bandits.router import Router, Serving, begin, check_fit, first_policy
+from bandits.router import Router, Serving, begin, first_policy, fit
 from bandits.snapshots import SnapshotReader
 from bandits.state import CHECKPOINT_EVERY, resume, save, tail
 from bandits.types import Outcome, Scope
@@ -179,9 +179,9 @@ class Server:
         if reader is not None and reader.refresh(self._clock()) and reader.current is not None:
             manifest, self._unfit = reader.current.manifest, None
             try:
-                found = Serving(thaw(reader.current.frozen), manifest.version, manifest.position)
-                check_fit(found, scope, domain)
-                self._found = found
+                self._found = fit(
+                    Serving(thaw(reader.current.frozen), manifest.version, manifest.position), scope, domain
+                )
             except (SnapshotError, ContextError) as error:
                 self._unfit = error
         self.last_error = None if reader is None else self._unfit or reader.last_error

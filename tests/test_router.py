@@ -155,8 +155,8 @@ def test_a_policy_for_other_arms_is_not_served():
     made.decide(CONTEXT)
 
 
-def test_a_learned_policy_keeps_the_floor_logs_its_price_and_never_plays_an_arm_it_cannot_trust():
-    """After a night in which the dear arm was never drawn."""
+def test_a_learned_policy_keeps_the_floor_logs_its_price_and_never_plays_an_arm_it_cannot_afford_to_explore():
+    """After a night in which the dear arm was never drawn: exploring it would take too much of the budget."""
     log = simulate(1500, 1, probabilities=(0.5, 0.5, 0.0))
     learned = night.learn(log, domain(6e-4), NightConfig(trials=1))
     made = router(budget=6e-4)

@@ -60,7 +60,7 @@ def test_it_takes_up_what_is_published_later(home):
     [
         FrozenPolicy("oracle", ("a", "b"), "vector-2", {"x": np.zeros(1)}),  # a kind of the future
         FrozenPolicy("mix", ("a", "b"), "vector-2", {"values": np.zeros(2)}),  # arrays missing
-        FrozenPolicy("mix", ("a", "c"), "vector-2", dict(GOOD.arrays)),  # other arms
+        FrozenPolicy("mix", ("c", "d"), "vector-2", dict(GOOD.arrays)),  # no arm that there is now
         FrozenPolicy("mix", ("a", "b"), "vector-3", dict(GOOD.arrays)),  # other features
     ],
     ids=["kind", "arrays", "arms", "schema"],
