@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +16,11 @@ import numpy as np
 from nacl.signing import VerifyKey
 
 from bandits.config import DomainConfig
-from bandits.errors import SnapshotError, UnknownDecisionError, UnreadableRowError
+from bandits.errors import ExperimentError, SnapshotError, UnknownDecisionError, UnreadableRowError
+from bandits.experiments.serving import builtin
 from bandits.learners.frozen import thaw
 from bandits.policy import Policy
 from bandits.record import Record, Row
-from bandits.router import first_policy
 from bandits.snapshots import load
 from bandits.types import Decision, Scope, Vector
 
@@ -44,9 +45,11 @@ class Policies:
         return policy if fits else None
 
     def _read(self, decision: Decision) -> Policy | None:
-        if decision.policy == "explore":  # made from the configuration, which may have changed since
-            domain = self._domains.get(decision.scope.domain)
-            return first_policy(domain).policy if domain is not None else None
+        domain = self._domains.get(decision.scope.domain)
+        with suppress(ExperimentError):  # of an arm that is gone
+            made = builtin(decision.policy, domain) if domain is not None else None
+            if made is not None:  # from the configuration, which may have changed since
+                return made
         try:
             # As of the decision: a snapshot that has expired since was good when it acted.
             found = load(self._snapshots, decision.scope, decision.policy, trusted=self._trusted, now=decision.time)
@@ -165,7 +168,8 @@ def _check(
     elif replays(entry, policy):
         found.replayed += 1
     else:
-        hint = " (or the configuration changed: it is made from that)" if entry.policy == "explore" else ""
+        made = entry.policy.startswith(("explore", "fixed:", "mix:"))
+        hint = " (or the configuration changed: it is made from that)" if made else ""
         found.faults.append(f"position {row.position}: {entry.id} does not replay from {entry.policy}{hint}")
 
 

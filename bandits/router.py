@@ -19,13 +19,13 @@ from bandits.budget import Pacer, affordable
 from bandits.caps import Reservation, nano
 from bandits.config import DomainConfig
 from bandits.errors import ContextError, LedgerError, PilotageError
+from bandits.experiments.serving import Experiments, builtin
 from bandits.features import check_context, width
-from bandits.learners.baselines import ContextFree
 from bandits.policy import Policy, draw
 from bandits.record import Record
 from bandits.rewards import cost
 from bandits.state import State, day_of, tail
-from bandits.types import Context, Decision, Mask, Outcome, Scope, Vector, new_id
+from bandits.types import Context, Decision, Mask, Outcome, Scope, Slot, Vector, new_id
 
 if TYPE_CHECKING:
     from bandits.ledger import Ledger
@@ -43,10 +43,8 @@ class Serving:
 
 def first_policy(domain: DomainConfig) -> Serving:
     """What serves before any night: explore all affordable arms as evenly as the budget allows."""
-    prices = np.array([arm.usd_per_request for arm in domain.arms])
-    values = np.zeros(len(prices))
-    budget = domain.budget_usd_per_request
-    policy = ContextFree("explore", domain.arm_names, domain.features, values, prices, budget, domain.floor)
+    policy = builtin("explore", domain)
+    assert policy is not None
     return Serving(policy, "explore")
 
 
@@ -71,6 +69,7 @@ class Router:
         self.scope, self.domain = scope, domain
         self._record, self._rng, self._clock, self._ledger = record, rng, clock, ledger
         self._serving = first_policy(domain)
+        self._experiments = Experiments(scope.domain, domain)
         self._lock = threading.Lock()
         self._state = state or State(scope, domain)
         self._ahead: Counter[str | Outcome] = Counter()  # own decisions (by id) and outcomes behind its position
@@ -112,12 +111,15 @@ class Router:
         held = self._hold(user, now)
         with self._lock:
             self._state.turn(day_of(now))
-            policy, pressure = self._serving.policy, self.pacer.pressure
+            decision_id = held.id if held else new_id(now, self._rng.bytes(10)) if self._experiments else None
+            chosen = self._experiments.policy_for(user, decision_id, now) if decision_id else None
+            serving = chosen or self._serving
+            policy, pressure = serving.policy, self.pacer.pressure
             allowed, excluded = self._allowed(policy, held)
             probabilities = policy.probabilities(context[None, :], allowed[None, :], pressure)[0]
             action, propensity = draw(probabilities, self._rng)
             decision = Decision(
-                id=held.id if held else new_id(now, self._rng.bytes(10)),
+                id=decision_id or new_id(now, self._rng.bytes(10)),
                 time=now,
                 scope=self.scope,
                 schema=self.domain.features,
@@ -127,7 +129,8 @@ class Router:
                 probabilities=probabilities,
                 action=action,
                 propensity=propensity,
-                policy=self._serving.version,
+                policy=serving.version,
+                slot=chosen.slot if chosen else Slot.STABLE,
                 price=policy.price(pressure),
                 pressure=pressure,
                 user=user,
@@ -193,7 +196,8 @@ class Router:
         if self._ledger is None:
             return None
         policy = self._serving.policy
-        reach = policy.prices[self._affordable(policy.prices) & policy.supported]
+        prices = np.maximum(policy.prices, self._experiments.prices) if self._experiments else policy.prices
+        reach = prices[self._affordable(policy.prices) & policy.supported]
         least = float(policy.prices.min())
         with self._lock:
             decision_id = new_id(now, self._rng.bytes(10))
