@@ -1,9 +1,9 @@
 """Who was given what, and what came of it: a fold over the warehouse, one row a unit. Nothing of it is stored.
 
 A unit is first exposed by the first decision that counts for the experiment. Its outcome is the mean reward of its
-decisions over the `outcome_days` from then on, by what had come back when these were over: so it is the same however
-late one looks, and units in order of first exposure are a sequence that only grows at its end. What was known of it
-before the first exposure (`before`) is what CUPED adjusts by.
+decisions over the `outcome_days` from then on, by what had come back when these were over (decisions after the end of
+the experiment do not count). So it is the same however late one looks, and units in order of first exposure are a
+sequence that only grows at its end. What was known of a unit before (`before`) is what CUPED adjusts by.
 """
 
 from __future__ import annotations
@@ -90,7 +90,10 @@ def read(path: Path, scope: Scope, since: float, until: float, *, patience_s: fl
 
 
 def units(rows: Rows, experiments: Experiments, one: Running, domain: DomainConfig, now: float) -> Units:
-    """Fold `rows`, which begin BEFORE_S before the experiment does, into its units as of `now` (UTC seconds)."""
+    """Fold `rows`, from BEFORE_S before the start of the experiment until its end, into its units.
+
+    now: UTC, seconds since the epoch; no row is later.
+    """
     names, first, variants = _exposed(rows, experiments, one)
     index = {name: i for i, name in enumerate(names)}
     mine = np.array(

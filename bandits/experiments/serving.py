@@ -7,7 +7,6 @@ began first of those whose hash picks it; which one that is depends on no outcom
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bandits.config import DomainConfig
-from bandits.experiments.assignment import variant
+from bandits.experiments.assignment import Experiment, variant
 from bandits.experiments.settings import ExperimentConfig, shares_of
 from bandits.learners.baselines import ContextFree
 from bandits.policy import Policy
@@ -38,9 +37,15 @@ class Running:
     """One experiment of a domain, with the policies that its variants play."""
 
     name: str
-    seed: str
     config: ExperimentConfig
+    steps: tuple[tuple[float, Experiment], ...]  # how units are spread from each time on
+    end: float  # UTC, seconds since the epoch
     policies: Mapping[str, Policy | None]  # by variant; None: what the scope serves anyway
+
+    @property
+    def start(self) -> float:
+        """When it begins, UTC, seconds since the epoch."""
+        return self.steps[0][0]
 
     def unit(self, user: str, decision_id: str) -> str:
         """What is assigned; "" is nobody, who takes no part."""
@@ -48,13 +53,13 @@ class Running:
 
     def claims(self, unit: str, time: float) -> bool:
         """Whether `unit` takes part at `time` (UTC seconds since the epoch), or would at a later step of the ramp."""
-        if not unit or not self.config.start.timestamp() <= time < self.config.end.timestamp():
-            return False
-        return variant(self.config.plan(self.seed, math.inf), unit) is not None
+        return bool(unit) and self.start <= time < self.end and variant(self.steps[-1][1], unit) is not None
 
     def variant(self, unit: str, time: float) -> str | None:
         """What `unit` is given at `time`; None: it takes no part, or not yet."""
-        return variant(self.config.plan(self.seed, time), unit) if self.claims(unit, time) else None
+        if not unit or not self.start <= time < self.end:
+            return None
+        return variant(next(plan for at, plan in reversed(self.steps) if at <= time), unit)
 
     @property
     def slot(self) -> Slot:
@@ -79,8 +84,9 @@ class Experiments:
         self.running = tuple(
             Running(
                 name=key,
-                seed=f"{name}/{key}" + ("" if key == HOLDBACK else f" {config.start.isoformat()}"),
                 config=config,
+                steps=config.steps(f"{name}/{key} {config.start.isoformat()}"),
+                end=config.end.timestamp(),
                 policies={each: builtin(one.policy, domain) for each, one in config.variants.items()},
             )
             for key, config in declared
@@ -108,7 +114,7 @@ class Experiments:
         if experiment.name == HOLDBACK:
             return experiment.variant(user, time)
         found = self.assigned(user, decision_id, time)
-        return found.variant if found and found.experiment is experiment else None
+        return found.variant if found and found.experiment.name == experiment.name else None
 
     def policy_for(self, user: str, decision_id: str, time: float) -> Chosen | None:
         """The policy that serves this decision; None: what the scope serves anyway.

@@ -80,19 +80,14 @@ class ExperimentConfig(_Strict):
             raise ValueError(f"power must be above alpha={self.alpha}")
         for name in self.variants:
             valid_name(name, "variant")
-        self.plan("any")  # raises for shares that do not sum to 1
+        self.steps("any")  # raises for shares that do not sum to 1
         return self
 
-    def plan(self, seed: str, time: float | None = None) -> Experiment:
-        """How units are spread at `time` (UTC seconds since the epoch; None: when it starts)."""
-        shares = [(self.start, self.exposed), *((step.at, step.exposed) for step in self.ramp)]
-        exposed = [share for at, share in shares if time is None or at.timestamp() <= time] or [0.0]
-        return Experiment(
-            seed,
-            tuple(self.variants),
-            tuple(one.share for one in self.variants.values()),
-            self.exposed if time is None else exposed[-1],
-        )
+    def steps(self, seed: str) -> tuple[tuple[float, Experiment], ...]:
+        """How units are spread from each time on (UTC seconds since the epoch), the first step at the start."""
+        names, shares = tuple(self.variants), tuple(one.share for one in self.variants.values())
+        ramp = [(self.start, self.exposed), *((step.at, step.exposed) for step in self.ramp)]
+        return tuple((at.timestamp(), Experiment(seed, names, shares, exposed)) for at, exposed in ramp)
 
     @property
     def control(self) -> str:
