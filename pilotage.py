@@ -110,6 +110,28 @@ def evaluate(
     _print([one.run() for one in found] if as_json else "\n\n".join(render(one) for one in found))
 
 
+@app.command()
+def effect(
+    first: Annotated[str, typer.Argument(help="An arm.")],
+    second: Annotated[str, typer.Argument(help="The arm that it is held against.")],
+    scope: ScopeText = None,
+    by: Annotated[
+        str | None, typer.Option(help="Also in each group of a feature, as has_code, or of the hour.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """By how much is one arm better than another, and for whom? From the log, by its exact probabilities."""
+    from bandits.counterfactual import fit
+    from bandits.evaluation.effect import compare, render
+    from bandits.warehouse import read_feedback
+
+    one = _one_scope(scope)
+    domain = load_config().domains[one.domain]
+    log = read_feedback(_home().warehouse, one, domain, time.time())
+    found = compare(log, fit(log, domain).q_hat, first, second, 0.05, by)
+    _print(found.as_dict() if as_json else render(found))
+
+
 @experiment.command("list")
 def experiment_list(scope: ScopeText = None, as_json: Json = False) -> None:
     """Every declared experiment, its variants, and whether it runs."""
