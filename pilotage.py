@@ -36,6 +36,11 @@ audit = typer.Typer(no_args_is_help=True, help="The chain of what was changed, b
 app.add_typer(audit, name="audit")
 privacy = typer.Typer(no_args_is_help=True, help="What is kept of a person, and how it is taken away.")
 app.add_typer(privacy, name="privacy")
+experiment = typer.Typer(
+    no_args_is_help=True, help="What pilotage.toml tries on some users: who sees what, and what it does."
+)
+app.add_typer(experiment, name="experiment")
+ExperimentName = Annotated[str, typer.Argument(help="As pilotage.toml calls it, or holdback.")]
 User = Annotated[str, typer.Argument(help="The user, as the app names them.")]
 Form = Literal["dsjson", "parquet"]
 
@@ -103,6 +108,70 @@ def evaluate(
         found.append(judge(place, one, domain, policy, baseline, now=time.time(), seen=seen))
         save(found[-1], place.warehouse)
     _print([one.run() for one in found] if as_json else "\n\n".join(render(one) for one in found))
+
+
+@app.command()
+def effect(
+    first: Annotated[str, typer.Argument(help="An arm.")],
+    second: Annotated[str, typer.Argument(help="The arm that it is held against.")],
+    scope: ScopeText = None,
+    by: Annotated[
+        str | None, typer.Option(help="Also in each group of a feature, as has_code, or of the hour.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """By how much is one arm better than another, and for whom? From the log, by its exact probabilities."""
+    from bandits.counterfactual import fit
+    from bandits.evaluation.effect import compare, render
+    from bandits.warehouse import read_feedback
+
+    one = _one_scope(scope)
+    domain = load_config().domains[one.domain]
+    log = read_feedback(_home().warehouse, one, domain, time.time())
+    found = compare(log, fit(log, domain).q_hat, first, second, 0.05, by)
+    _print(found.as_dict() if as_json else render(found))
+
+
+@experiment.command("list")
+def experiment_list(scope: ScopeText = None, as_json: Json = False) -> None:
+    """Every declared experiment, its variants, and whether it runs."""
+    from bandits.experiments import report
+
+    now = time.time()
+    found = [e for one in _scopes(scope) for e in report.listed(one, load_config().domains[one.domain], now)]
+    _print(found if as_json else report.render_list(found))
+
+
+@experiment.command("plan")
+def experiment_plan(name: ExperimentName, scope: ScopeText = None, as_json: Json = False) -> None:
+    """How many units an experiment needs, how long they take to come, and what it spends."""
+    from bandits.experiments import report
+
+    one = _one_scope(scope)
+    found = report.plan(_home(), one, load_config().domains[one.domain], name, time.time())
+    _print(found.as_dict() if as_json else report.render_plan(found))
+
+
+@experiment.command("report")
+def experiment_report(
+    name: ExperimentName,
+    scope: ScopeText = None,
+    aa: Annotated[int, typer.Option(help="Also assign anew so many times: how often would nothing stop it?")] = 0,
+    as_json: Json = False,
+) -> None:
+    """What an experiment has shown so far. Look as often as you like."""
+    from bandits.experiments import report
+
+    one, now = _one_scope(scope), time.time()
+    domain = load_config().domains[one.domain]
+    found = report.report(_home(), one, domain, name, now)
+    stops = report.false_stops(_home(), one, domain, name, now, aa) if aa else None
+    if as_json:
+        _print(found.as_dict() | ({} if stops is None else {"false_stops": stops}))
+        return
+    _print(report.render(found))
+    if stops is not None:
+        _print(f"A/A: {stops:.1%} of {aa} experiments of no effect stopped; at most {found.alpha:.0%} should.")
 
 
 @app.command()
@@ -434,6 +503,13 @@ def _scopes(text: str | None) -> list[Scope]:
         return config.scopes()
     one = Scope.parse(text)
     return [config.scope(one.tenant, one.workspace, one.domain)]
+
+
+def _one_scope(text: str | None) -> Scope:
+    found = _scopes(text)
+    if len(found) != 1:
+        raise ConfigError(f"one scope must be named, but there are {', '.join(map(str, found))}; name one of them.")
+    return found[0]
 
 
 def _print(value: Any) -> None:

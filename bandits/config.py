@@ -15,9 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from bandits.budget import affordable
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
+from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
 from bandits.types import Scope, valid_name
 
@@ -109,6 +112,8 @@ class DomainConfig(_Strict):
         description="still: what was published; watch: less what broke since; learn: and with each arm's level since",
     )
     reward: RewardConfig = RewardConfig()
+    experiments: dict[str, ExperimentConfig] = {}
+    holdback: HoldbackConfig | None = Field(default=None, description="users who are served without any learning")
 
     @field_validator("features")
     @classmethod
@@ -125,6 +130,25 @@ class DomainConfig(_Strict):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"arms must have distinct names, but {', '.join(twice)} stands twice")
+        return self
+
+    @model_validator(mode="after")
+    def _playable(self) -> DomainConfig:
+        """A variant that the router could never play would be an experiment of nothing."""
+        fits = affordable(np.array([arm.usd_per_request for arm in self.arms]), self.floor, self.budget_usd_per_request)
+        played = [one.policy for each in self.experiments.values() for one in each.variants.values()]
+        for policy in [*played, *([self.holdback.policy] if self.holdback else [])]:
+            shares = shares_of(policy, self.arm_names) or (0.0,) * len(self.arms)
+            dear = [arm for arm, share, fit in zip(self.arm_names, shares, fits, strict=True) if share and not fit]
+            if dear:
+                raise ValueError(
+                    f"a variant must play arms that the budget allows to explore, but {policy!r} plays {dear[0]}; "
+                    "raise budget_usd_per_request, or leave the arm out"
+                )
+        if self.holdback is not None and self.holdback.policy == "stable":
+            raise ValueError("a holdback's policy must be explore, fixed:ARM or mix:ARM=SHARE,…, which never learn")
+        if "holdback" in [valid_name(name, "experiment") for name in self.experiments]:
+            raise ValueError("an experiment must not be called holdback, which is what [domains.X.holdback] declares")
         return self
 
     @property

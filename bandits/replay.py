@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from nacl.signing import VerifyKey
 
 from bandits.arms import fitted
 from bandits.config import DomainConfig
-from bandits.errors import SnapshotError, UnknownDecisionError, UnreadableRowError
+from bandits.errors import ExperimentError, SnapshotError, UnknownDecisionError, UnreadableRowError
+from bandits.experiments.serving import builtin
 from bandits.learners.frozen import thaw
 from bandits.learning import Learning
 from bandits.policy import Policy, served
 from bandits.record import Record, Row
-from bandits.router import Serving, first_policy
+from bandits.router import Serving
 from bandits.snapshots import load
 from bandits.types import Decision, Scope, Vector
 
@@ -89,9 +91,11 @@ class Policies:
         return replace(found, policy=fitted(found.policy, decision.arms, prices))
 
     def _read(self, decision: Decision) -> Serving | None:
-        if decision.policy == "explore":  # made from the configuration, which may have changed since
-            domain = self._domains.get(decision.scope.domain)
-            return first_policy(domain) if domain is not None and domain.arm_names == decision.arms else None
+        domain = self._domains.get(decision.scope.domain)
+        with suppress(ExperimentError):  # of an arm that is gone
+            made = builtin(decision.policy, domain) if domain is not None else None
+            if domain is not None and made is not None:  # from the configuration, which may have changed since
+                return Serving(made, decision.policy) if domain.arm_names == decision.arms else None
         try:
             # As of the decision: a snapshot that has expired since was good when it acted.
             found = load(self._snapshots, decision.scope, decision.policy, trusted=self._trusted, now=decision.time)
@@ -223,7 +227,8 @@ def _check(
 def _hint(decision: Decision) -> str:
     if decision.seen:
         return f" and the record up to {decision.seen} (or rows there, or the configuration, changed)"
-    return " (or the configuration changed: it is made from that)" if decision.policy == "explore" else ""
+    made = decision.policy.startswith(("explore", "fixed:", "mix:"))
+    return " (or the configuration changed: it is made from that)" if made else ""
 
 
 def _scope_of(record: Record, decision_id: str, tenant: str) -> Scope | None:

@@ -22,15 +22,15 @@ from bandits.budget import Pacer, affordable
 from bandits.caps import Reservation, nano
 from bandits.config import DomainConfig
 from bandits.errors import ContextError, LedgerError, PilotageError, UnavailableError
+from bandits.experiments.serving import Experiments, builtin
 from bandits.features import check_context, width
-from bandits.learners.baselines import ContextFree
 from bandits.learning import Learning
 from bandits.learning_file import save
 from bandits.policy import Policy, draw, served
 from bandits.record import Record
 from bandits.rewards import cost
 from bandits.state import State, batches, day_of
-from bandits.types import Context, Decision, Mask, Outcome, Scope, Vector, new_id
+from bandits.types import Context, Decision, Mask, Outcome, Scope, Slot, Vector, new_id
 
 if TYPE_CHECKING:
     from bandits.ledger import Ledger
@@ -49,10 +49,8 @@ class Serving:
 
 def first_policy(domain: DomainConfig) -> Serving:
     """What serves before any night: explore all affordable arms as evenly as the budget allows."""
-    prices = np.array([arm.usd_per_request for arm in domain.arms])
-    values = np.zeros(len(prices))
-    budget = domain.budget_usd_per_request
-    policy = ContextFree("explore", domain.arm_names, domain.features, values, prices, budget, domain.floor)
+    policy = builtin("explore", domain)
+    assert policy is not None
     return Serving(policy, "explore")
 
 
@@ -97,6 +95,7 @@ class Router:
     ) -> None:
         self.scope, self.domain = scope, domain
         self._record, self._rng, self._clock, self._ledger = record, rng, clock, ledger
+        self._experiments = Experiments(scope.domain, domain)
         self._lock = threading.Lock()
         self._state = state or State(scope, domain)
         self._ahead: Counter[str | Outcome] = Counter()  # own decisions (by id) and outcomes behind its position
@@ -149,13 +148,18 @@ class Router:
         held = self._hold(user, now)
         with self._lock:
             self._state.turn(day_of(now))
-            learning, pressure = self._learning, self.pacer.pressure
+            decision_id = held.id if held else new_id(now, self._rng.bytes(10)) if self._experiments else None
+            chosen = self._experiments.policy_for(user, decision_id, now) if decision_id else None
+            version, slot, learning = self._serving.version, Slot.STABLE, self._learning
             policy = self._serving.policy if learning is None else learning.learned
+            if chosen is not None:
+                (policy, version, slot), learning = chosen, None
+            pressure = self.pacer.pressure
             allowed, excluded = self._allowed(policy, held, unavailable)
             probabilities = served(policy, context[None, :], allowed[None, :], pressure)[0]
             action, propensity = draw(probabilities, self._rng)
             decision = Decision(
-                id=held.id if held else new_id(now, self._rng.bytes(10)),
+                id=decision_id or new_id(now, self._rng.bytes(10)),
                 time=now,
                 scope=self.scope,
                 schema=self.domain.features,
@@ -165,7 +169,8 @@ class Router:
                 probabilities=probabilities,
                 action=action,
                 propensity=propensity,
-                policy=self._serving.version,
+                policy=version,
+                slot=slot,
                 price=policy.price(pressure),
                 pressure=pressure,
                 user=user,
@@ -259,7 +264,8 @@ class Router:
         if self._ledger is None:
             return None
         policy = self._serving.policy
-        reach = policy.prices[self._affordable(policy.prices)]
+        prices = np.maximum(policy.prices, self._experiments.prices) if self._experiments else policy.prices
+        reach = prices[self._affordable(policy.prices)]
         least = float(policy.prices.min())
         with self._lock:
             decision_id = new_id(now, self._rng.bytes(10))

@@ -68,6 +68,7 @@ class Slot(StrEnum):
     CANARY = "canary"
     SHADOW = "shadow"
     HOLDBACK = "holdback"
+    EXPERIMENT = "experiment"
 
 
 def new_id(time: float, noise: bytes | None = None) -> str:

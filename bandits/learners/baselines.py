@@ -71,9 +71,11 @@ def exploring_mix(prices: Vector, budget: float) -> Vector:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ContextFree:
-    """A context-free policy: `rule` says how it spends the budget (explore, mix, fixed).
+    """A context-free policy: `rule` says how it spends the budget (explore, mix, fixed), or that it spends what it is
+    told to (shares).
 
-    values: (K,) mean reward, unused by `explore`.   prices: (K,) and budget: USD per request.
+    values: (K,) mean reward, unused by `explore`; of `shares` they are the shares.   prices: (K,) and budget: USD per
+    request.
     """
 
     rule: str
@@ -137,6 +139,8 @@ def _solve(problem: _Problem) -> tuple[float, ...]:
         inner = exploring_mix(prices, rest)
     elif problem.rule == "mix":
         inner = best_mix(values, prices, rest)
+    elif problem.rule == "shares":
+        inner = values
     else:
         inner = np.eye(len(prices))[best_fixed(values, prices, rest)]
     row = np.zeros((1, len(mask)))
