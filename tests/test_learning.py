@@ -115,7 +115,7 @@ def test_every_decision_replays_from_its_snapshot_and_the_record_up_to_its_posit
     decisions = [entry for _, entry in one.record.read() if isinstance(entry, Decision)]
 
     policies = Policies({"model_routing": one.domain}, None, {})
-    policies._known[SCOPE, "000001"] = Serving(policy, "000001")
+    policies._known[SCOPE, "000001", one.domain.arm_names] = Serving(policy, "000001")
     found = verify(one.record, policies)
 
     assert "dear" in one.router.quarantined
@@ -404,6 +404,6 @@ def test_what_an_erased_person_said_is_not_learned(tmp_path, policy):
         assert plain(days.router._learning) == plain(fold(record, policy, "learn", until=26))
         for serving, promised in ((Serving(policy, "000001"), 0), (first_policy(days.domain), 1)):
             policies = Policies({"model_routing": days.domain}, None, {})
-            policies._known[SCOPE, "000001"] = serving
+            policies._known[SCOPE, "000001", days.domain.arm_names] = serving
             found = verify(record, policies, after=24)  # of another policy, only what is promised is a fault
             assert (found.decisions, len(found.faults)) == (3, promised)
