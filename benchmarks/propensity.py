@@ -102,16 +102,16 @@ def policies(config: DomainConfig, rng: np.random.Generator) -> dict[str, Policy
 
 
 def learned_on(policy: Policy, config: DomainConfig, rng: np.random.Generator) -> Policy:
-    """What a router makes of `policy` in 3,000 decisions, the arm that it plays most earning nothing in the last third.
+    """What a router makes of `policy` in 1,200 decisions, the arm that it plays most earning nothing in the last third.
 
     Raises RuntimeError unless that arm is quarantined in the end.
     """
     router = Router(SCOPE, config, MemoryRecord(), rng, lambda: START_S, serving=Serving(policy, "online"))
     drawn = np.zeros(ARMS)
-    for i in range(3_000):
+    for i in range(1_200):
         decision = router.decide(rng.normal(size=FEATURES).astype(np.float32))
         drawn[decision.action] += 1.0
-        quality = 0.0 if i >= 2_000 and decision.action == drawn.argmax() else 0.5 + 0.5 * float(rng.random())
+        quality = 0.0 if i >= 800 and decision.action == drawn.argmax() else 0.5 + 0.5 * float(rng.random())
         router.report(Outcome(decision.id, decision.time, SCOPE, quality=quality, cost_usd=float(PRICES[0])))
         router.catch_up()
     if not router.quarantined:
