@@ -110,6 +110,12 @@ class Router:
         return self._serving
 
     @property
+    def learned(self) -> Policy:
+        """That policy with what was learned since its snapshot: what decisions are drawn from."""
+        with self._lock:
+            return self._serving.policy if self._learning is None else self._learning.learned
+
+    @property
     def pacer(self) -> Pacer:
         """Spending of the current day."""
         return self._state.pacer

@@ -2,10 +2,11 @@
 
     python -m benchmarks.propensity --draws 1000000
 
-Every policy there is (explore, mix, fixed, and the linear one, trained on a log) gives its distribution for 200
-contexts, each under a mask of allowed arms and a pressure of its own; the product's own `draw` draws from each in
-turn. Then a few thousand decisions take the whole way: signed snapshot, server, router, record (SQLite on disk),
-warehouse; and each is computed again from its snapshot.
+Every policy there is (explore, mix, fixed, the linear one, trained on a log, and `online`, the same after it learned on
+while an arm broke) gives its distribution for 200 contexts, each under a mask of allowed arms and a pressure of its
+own; the product's own `draw` draws from each in turn. Then a few thousand decisions take the whole way: signed
+snapshot, server that learns on, router, record (SQLite on disk), warehouse; and each is computed again from its
+snapshot and the record.
 
 Read it, per policy: `chi2_p`, realised against logged distribution; `max_sum_error`, |sum - 1| at worst; `max_z`, how
 many standard errors the mean of 1[a = k] / p_k lies from 1, for the worst arm. `path_equal`: probabilities and
@@ -38,13 +39,14 @@ from bandits.keys import signing_key, trusted_keys
 from bandits.learners.baselines import ContextFree
 from bandits.learners.doubly_robust import Parameters
 from bandits.policy import Draw, Policy, draw
-from bandits.record import Record, rows
+from bandits.record import MemoryRecord, Record, rows
+from bandits.replay import Policies, replays
 from bandits.rewards import feedback
+from bandits.router import Router, Serving
 from bandits.serving import Home, Server
 from bandits.snapshots import publish
 from bandits.training import prepare, train
 from bandits.types import Context, Decision, Mask, Matrix, Outcome, Scope, Vector
-from bandits.why import explain
 from benchmarks.synthetic import LOGGING, known
 
 SCOPE = Scope("bench", "main", "propensity")
@@ -53,6 +55,7 @@ ARMS, FEATURES = 5, 5
 PRICES = np.geomspace(1e-4, 1e-2, ARMS)  # USD per request
 BUDGET, BURST = 1e-3, 5  # a small burst: the cap takes dear arms away now and then
 START_S, TICK_S, EXPIRES_S = 1_700_000_000.0, 30.0, 1e9  # UTC; a decision each half minute, so that a day turns
+FOLLOW = 10  # decisions after which the server catches up with the record
 LEAST_EXPECTED = 5.0  # draws in a bin of the chi-square
 LEAST_P, MOST_Z, MOST_SUM_ERROR = 1e-6, 4.0, 1e-9
 
@@ -78,7 +81,13 @@ class Audit:
 def domain() -> DomainConfig:
     """Five arms, 1 : 100 in price."""
     arms = tuple(ArmConfig(name=f"arm-{i}", model=f"arm-{i}", usd_per_request=float(p)) for i, p in enumerate(PRICES))
-    return DomainConfig(arms=arms, features=f"vector-{FEATURES}", budget_usd_per_request=BUDGET, burst=BURST)
+    return DomainConfig(
+        arms=arms,
+        features=f"vector-{FEATURES}",
+        budget_usd_per_request=BUDGET,
+        burst=BURST,
+        between_nights="learn",
+    )
 
 
 def policies(config: DomainConfig, rng: np.random.Generator) -> dict[str, Policy]:
@@ -88,7 +97,26 @@ def policies(config: DomainConfig, rng: np.random.Generator) -> dict[str, Policy
     learned = train(prepare(replace(log, costs=costs), config, 200), Parameters()).policy
     values = np.sort(rng.random(ARMS))  # the dearer the better, so that the budget binds
     shared = (config.arm_names, config.features, values, PRICES, BUDGET, config.floor)
-    return {**{rule: ContextFree(rule, *shared) for rule in ("explore", "mix", "fixed")}, "linear": learned}
+    simple = {rule: ContextFree(rule, *shared) for rule in ("explore", "mix", "fixed")}
+    return {**simple, "linear": learned, "online": learned_on(learned, config, rng)}
+
+
+def learned_on(policy: Policy, config: DomainConfig, rng: np.random.Generator) -> Policy:
+    """What a router makes of `policy` in 1,200 decisions, the arm that it plays most earning nothing in the last third.
+
+    Raises RuntimeError unless that arm is quarantined in the end.
+    """
+    router = Router(SCOPE, config, MemoryRecord(), rng, lambda: START_S, serving=Serving(policy, "online"))
+    drawn = np.zeros(ARMS)
+    for i in range(1_200):
+        decision = router.decide(rng.normal(size=FEATURES).astype(np.float32))
+        drawn[decision.action] += 1.0
+        quality = 0.0 if i >= 800 and decision.action == drawn.argmax() else 0.5 + 0.5 * float(rng.random())
+        router.report(Outcome(decision.id, decision.time, SCOPE, quality=quality, cost_usd=float(PRICES[0])))
+        router.catch_up()
+    if not router.quarantined:
+        raise RuntimeError("the arm that broke must be quarantined, but no arm is.")
+    return router.learned
 
 
 def distributions(policy: Policy, contexts: Context, masks: Mask, pressures: Vector) -> Matrix:
@@ -193,7 +221,9 @@ def decide(
         )
         if not server.refresh():
             raise server.last_error or RuntimeError("the server must take up what was published, but did not.")
-        for context in rng.normal(size=(decisions, FEATURES)).astype(np.float32):
+        for i, context in enumerate(rng.normal(size=(decisions, FEATURES)).astype(np.float32)):
+            if i % FOLLOW == 0:
+                server.refresh()
             decision = server.router.decide(context)
             cost = float(PRICES[decision.action] * np.exp(rng.normal(0.0, 0.3)))
             quality = float(rng.random())
@@ -202,11 +232,11 @@ def decide(
 
 
 def recomputed(home: Home, record: Record, config: DomainConfig) -> Iterator[bool]:
-    """For each decision of the record, whether its snapshot gives its probabilities again, bit for bit."""
-    trusted = trusted_keys(home.root)
-    for _, entry in rows(record):
-        if isinstance(entry, Decision):
-            yield explain(entry, (), config, home.snapshots, trusted, entry.time, record).replays is True
+    """For each decision of the record, whether snapshot and record give its probabilities again, bit for bit."""
+    policies = Policies({SCOPE.domain: config}, home.snapshots, trusted_keys(home.root))
+    decisions = [entry for _, entry in rows(record) if isinstance(entry, Decision)]
+    for decision, policy in zip(decisions, policies.all(decisions, record), strict=True):
+        yield policy is not None and replays(decision, policy)
 
 
 def bits(decisions: Iterable[Decision]) -> Stage:
@@ -221,8 +251,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--decisions", type=int, default=4_000, help="that take the whole path, shared likewise")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    if min(options.draws, options.decisions) < 4 or options.seed < 0:
-        parser.error("--draws and --decisions must be at least 4, one a policy, and --seed not negative.")
+    if min(options.draws, options.decisions) < 5 or options.seed < 0:
+        parser.error("--draws and --decisions must be at least 5, one a policy, and --seed not negative.")
     started, config = time.perf_counter(), domain()
     rng = np.random.default_rng([options.seed, 0])
     served = policies(config, rng)

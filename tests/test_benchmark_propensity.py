@@ -29,13 +29,13 @@ def test_a_small_run_prints_rows_and_a_summary(capsys):
 
     assert outputs[0] == outputs[1]
     *rows, summary = outputs[0]
-    assert [row["policy"] for row in rows] == ["explore", "mix", "fixed", "linear"]
+    assert [row["policy"] for row in rows] == ["explore", "mix", "fixed", "linear", "online"]
     assert all(row.keys() == {"policy", "chi2_p", "max_sum_error", "max_z"} for row in rows)
     assert summary == {"summary": True, "draws": 8000, "ok": True, "path_equal": True, "met": True}
 
 
 @pytest.mark.parametrize(
-    "options", [["--draws", "0"], ["--draws", "many"], ["--decisions", "3"], ["--seed", "-1"], ["--policies", "none"]]
+    "options", [["--draws", "0"], ["--draws", "many"], ["--decisions", "4"], ["--seed", "-1"], ["--policies", "none"]]
 )
 def test_bad_options_end_with_a_usage_error(options, capsys):
     """Exit 2 and a sentence, before anything runs."""
@@ -125,7 +125,8 @@ def test_the_whole_path_keeps_every_bit_under_varied_masks_and_pressures(walked)
 
     assert [stage == bits(given) for stage in stages(home, record, config, given)] == [True] * 5
     assert all(recomputed(home, record, config))
-    assert len({decision.policy for decision in given}) == 4
+    assert len({decision.policy for decision in given}) == 5
+    assert len({decision.seen for decision in given}) > 15
     assert len({tuple(decision.excluded) for decision in given}) > 1
     assert len({decision.pressure for decision in given}) > 50
 

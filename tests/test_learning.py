@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from bandits.record import MemoryRecord, Row, SqlRecord
 from bandits.replay import Policies, verify
 from bandits.router import Router, Serving, first_policy
 from bandits.types import Decision, Outcome, Scope, Slot
+from bandits.why import explain
 from tests.logs import ARMS, domain, simulate, truth
 
 SCOPE, OTHER = Scope("acme", "main", "model_routing"), Scope("rival", "main", "model_routing")
@@ -135,6 +138,22 @@ def test_the_first_policy_is_watched_too():
     assert made[-1].probabilities[DEAR] == 0.04
     found = verify(days.record, Policies({"model_routing": days.domain}, None, {}))
     assert (found.replayed, found.faults) == (900, [])
+
+
+def test_the_story_of_a_decision_tells_of_a_quarantine(policy):
+    """Since when, and what it is probed with; of the other arms nothing."""
+    days = Days(None)
+    days.serve(400)
+    last = days.serve(200, broken=DEAR)[-1]
+
+    story = explain(last, (), days.domain, Path("nowhere"), {}, 0.0, days.record)
+
+    assert story.replays
+    told = [arm.quarantined for arm in story.arms]
+    assert told[:2] == [None, None]
+    assert re.fullmatch(r"quarantined since position (\d+) of the record: probed with at most 0.04", told[DEAR])
+    assert told[DEAR] in story.render()
+    assert f"up to position {last.seen} of the record" in story.render()
 
 
 @pytest.mark.parametrize("mode", ["watch", "learn"])

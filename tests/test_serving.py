@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bandits import serving
 from bandits.config import parse_config
 from bandits.keys import signing_key
 from bandits.learners.baselines import ContextFree
@@ -12,7 +13,7 @@ from bandits.policy import FrozenPolicy
 from bandits.record import MemoryRecord
 from bandits.serving import Home, Server
 from bandits.snapshots import publish
-from bandits.types import Scope
+from bandits.types import Outcome, Scope
 
 SCOPE = Scope("acme", "main", "own")
 ARMS = [{"name": name, "model": name, "usd_per_request": 1e-4} for name in ("a", "b")]
@@ -95,3 +96,35 @@ def test_a_key_that_others_may_write_is_a_fault_and_not_the_end(home):
     public.chmod(0o644)
     assert made.refresh() is True
     assert made.router.serving.version == version
+
+
+class CountingRecord(MemoryRecord):
+    """Counts the rows that are read."""
+
+    rows_read = 0
+
+    def read(self, after=0, limit=10_000):
+        found = super().read(after, limit)
+        self.rows_read += len(found)
+        return found
+
+
+def test_a_restart_goes_on_from_what_was_learned_before_and_reads_little(home, monkeypatch):
+    """Of 60 rows behind the snapshot only those behind the checkpoint; every bit of what was learned is there."""
+    monkeypatch.setattr(serving, "CHECKPOINT_EVERY", 40)
+    put(home, GOOD)
+    record = CountingRecord()
+    before = Server(home, CONFIG, SCOPE, record, np.random.default_rng(0), lambda: 100.0)
+    for _ in range(30):
+        decision = before.router.decide(np.zeros(2, np.float32))
+        before.router.report(Outcome(decision.id, 100.0, SCOPE, quality=0.5))
+        before.refresh()
+    record.rows_read = 0
+
+    after = Server(home, CONFIG, SCOPE, record, np.random.default_rng(1), lambda: 100.0)
+
+    assert record.rows_read < 3 * 20 + 4  # router, its copy for the next checkpoint, and what was learned; four to know
+    one, two = before.router._learning, after.router._learning
+    assert (one.position, one.means.tolist(), one.counts.tolist()) == (60, two.means.tolist(), two.counts.tolist())
+    assert (one.watch.wealth, one.waiting.keys()) == (two.watch.wealth, two.waiting.keys())
+    assert after.router.decide(np.zeros(2, np.float32)).seen == 60
