@@ -107,8 +107,11 @@ class Held:
 
     action: int
     time: float
-    context: Context  # (d,)
+    context: Context  # (d,) of the record: nobody writes into it
     outcomes: list[Outcome] = field(default_factory=list)
+
+    def __deepcopy__(self, memo: object) -> Held:
+        return Held(self.action, self.time, self.context, self.outcomes.copy())
 
 
 @dataclass(slots=True)

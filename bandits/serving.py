@@ -164,6 +164,7 @@ class Server:
             if self._found is None or self._found.version == self.router.serving.version:
                 return False
             self.router.swap(self._found)
+            self._kept = 0  # the checkpoint is of what served before
         except (RecordError, OSError) as error:
             self.last_error = error
             return False

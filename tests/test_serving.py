@@ -9,8 +9,11 @@ from bandits import serving
 from bandits.config import parse_config
 from bandits.keys import signing_key
 from bandits.learners.baselines import ContextFree
+from bandits.learners.frozen import thaw
+from bandits.learning_file import load
 from bandits.policy import FrozenPolicy
 from bandits.record import MemoryRecord
+from bandits.router import Serving, begin
 from bandits.serving import Home, Server
 from bandits.snapshots import publish
 from bandits.types import Outcome, Scope
@@ -128,3 +131,21 @@ def test_a_restart_goes_on_from_what_was_learned_before_and_reads_little(home, m
     assert (one.position, one.means.tolist(), one.counts.tolist()) == (60, two.means.tolist(), two.counts.tolist())
     assert (one.watch.wealth, one.waiting.keys()) == (two.watch.wealth, two.waiting.keys())
     assert after.router.decide(np.zeros(2, np.float32)).seen == 60
+
+
+def test_after_a_swap_a_checkpoint_of_the_new_policy_is_kept_soon(home, monkeypatch):
+    """At the next look: a restart need not fold again what came while the night worked."""
+    monkeypatch.setattr(serving, "CHECKPOINT_EVERY", 10)
+    put(home, GOOD)
+    record = MemoryRecord()
+    made = Server(home, CONFIG, SCOPE, record, np.random.default_rng(0), lambda: 100.0)
+    for _ in range(12):
+        made.router.decide(np.zeros(2, np.float32))
+    made.refresh()
+    version = put(home, GOOD)
+    assert made.refresh()
+    made.refresh()
+
+    learning = begin(Serving(thaw(GOOD), version), SCOPE, made.router.domain, record)
+    assert load(home.learning(SCOPE), learning, record)
+    assert len(learning.waiting) == 12

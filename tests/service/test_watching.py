@@ -12,7 +12,8 @@ from collections.abc import Callable
 from prometheus_client.parser import text_string_to_metric_families
 
 from bandits.serving import Home
-from service.metrics import EDGES
+from bandits.types import Scope
+from service.metrics import EDGES, Metrics
 
 PATIENCE_S = 30.0  # until a test gives up; none is passed by waiting
 
@@ -266,6 +267,15 @@ def test_a_fault_of_the_service_shows_no_inside(running, acme):
         assert numbers(api)["pilotage_errors_total", "500"] == 1
 
 
+def test_quarantined_arms_are_counted_by_scope(api):
+    """None of a scope whose arms are all sound; two of one where two broke."""
+    api.post("/route", json={"prompt": "x"})
+    assert numbers(api)["pilotage_quarantined_arms", "acme/main/model_routing"] == 0
+
+    text = Metrics().render({}, {Scope("acme", "main", "own"): ("a", "b")}, {}).decode()
+    assert 'pilotage_quarantined_arms{scope="acme/main/own"} 2.0' in text
+
+
 def test_what_it_counts_has_the_names_of_the_convention(api):
     """Counters end in _total, times in _seconds; every family has a help text."""
     api.post("/route", json={"prompt": "x"})
@@ -278,6 +288,7 @@ def test_what_it_counts_has_the_names_of_the_convention(api):
         ("pilotage_outcomes", "counter"),
         ("pilotage_errors", "counter"),
         ("pilotage_snapshot_info", "gauge"),
+        ("pilotage_quarantined_arms", "gauge"),
         ("pilotage_pilot_steps", "counter"),
         ("pilotage_pilot_in_flight", "gauge"),
     }
