@@ -69,9 +69,17 @@ class FixedArm:
     verdict: Verdict
 
 
-def read(path: Path, scope: Scope, domain: DomainConfig, now: float, *, patience_s: float = PATIENCE_S) -> Log:
-    """The scope's log with the policy version of each round.   now: UTC seconds. Raises WarehouseError."""
-    feedback = read_feedback(path, scope, domain, now, patience_s=patience_s)
+def read(
+    path: Path,
+    scope: Scope,
+    domain: DomainConfig,
+    now: float,
+    *,
+    since: float | None = None,
+    patience_s: float = PATIENCE_S,
+) -> Log:
+    """The scope's log, with the policy version of each round.   Arguments and errors as for `read_feedback`."""
+    feedback = read_feedback(path, scope, domain, now, since, patience_s=patience_s)
     with opened(path, patience_s=patience_s) as connection:
         found = connection.execute(_POLICIES, [scope.tenant, scope.workspace, scope.domain]).fetchall()
     versions: dict[str, str] = dict(found)
