@@ -55,6 +55,14 @@ class TestCompare:
         assert found.differ < 1e-6
         assert compare(log, acted(log), rough(log), "dear", "cheap", 0.05, "x0").differ > 1e-3
 
+    def test_all_groups_together_share_the_error_rate(self):
+        log = simulate(4000, 12)
+        third = compare(log, acted(log), rough(log), "dear", "cheap", 0.06, "x1").groups[1]
+        rows = dict(groups(log, "x1"))[third.group]
+        part = log.where(rows)
+        alone = compare(part, acted(part), rough(part), "dear", "cheap", 0.02).overall
+        assert (third.low, third.high, third.effect) == (alone.low, alone.high, alone.effect)
+
     def test_no_effect_is_not_found(self):
         """20 logs in which all arms earn alike; with .05 of effect, the same logs do find it more often than not."""
         said = [

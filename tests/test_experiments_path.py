@@ -225,6 +225,16 @@ class TestServing:
         assert len(mine) / len(USERS) == pytest.approx(0.5, abs=0.05)
         assert mine.count("cheap") / len(mine) == pytest.approx(0.5, abs=0.08)
 
+    def test_an_experiment_that_has_ended_or_knows_no_unit_claims_nothing(self):
+        """Its units are the younger one's; and decisions of nobody are assigned by whichever assigns decisions."""
+        older = TRIAL | {"end": "2027-01-17T08:00:00Z"}
+        younger = TRIAL | {"start": "2027-01-16T08:00:00Z", "unit": "decision"}
+        experiments = Experiments("routing", domain({"older": older, "younger": younger}))
+        for user, days, name in (("user-1", 1.5, "older"), ("user-1", 2.5, "younger"), ("", 1.5, "younger")):
+            found = [experiments.assigned(user, f"id-{i}", START + days * DAY) for i in range(20)]
+            assert {one.experiment.name for one in found if one} == {name}
+            assert all(found)
+
     def test_who_is_held_back_sees_no_experiment_and_logs_the_slot(self):
         known = domain({"trial": TRIAL}, holdback={"start": TRIAL["start"], "share": 0.2, "policy": "fixed:middle"})
         decisions, _ = served(known, USERS[:600])

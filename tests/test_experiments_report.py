@@ -338,6 +338,21 @@ class TestForetold:
         changed[50:] = 1.0 - changed[50:]
         assert foretold(outcomes, before)[:51].tolist() == foretold(changed, before)[:51].tolist()
 
+    def test_an_experiment_of_no_effect_seldom_stops_however_often_one_looks(self):
+        """200 of 500 units that are foretold well; a z-test at every look is the negative control."""
+        stops = control = 0
+        n = np.arange(1, 501)
+        for seed in range(200):
+            rng = np.random.default_rng(seed)
+            before, treated = rng.random(500), rng.random(500) < 0.5
+            outcomes = np.clip(before + rng.normal(0, 0.1, 500), 0, 1)
+            guess = foretold(outcomes, before)
+            stops += ab.difference(treated, outcomes, 0.5, 0.1, foretold=guess, horizon=500).verdict != "hold"
+            x = ab.scores(treated, outcomes, 0.5, foretold=guess)
+            control += bool((np.abs(x.cumsum()) > 1.645 * x.std() * np.sqrt(n))[49:].any())
+        allowance = 0.1 + 2 * math.sqrt(0.1 * 0.9 / 200)
+        assert stops / 200 <= allowance < control / 200
+
     def test_without_anything_known_it_is_the_mean_before(self):
         treated, outcomes = np.ones(30, bool), np.random.default_rng(2).random(30)
         plain = ab.scores(treated, outcomes, 0.5)
