@@ -241,6 +241,7 @@ class TestServing:
         back = {d.user for d in decisions if d.slot is Slot.HOLDBACK}
         assert len(back) == pytest.approx(120, abs=45)
         assert {d.policy for d in decisions if d.user in back} == {"fixed:middle"}
+        assert {d.policy for d in decisions if d.user not in back} == {"000007", "fixed:cheap"}
         more = domain({"trial": TRIAL}, holdback={"start": TRIAL["start"], "share": 0.3, "policy": "fixed:middle"})
         assert back < {d.user for d in served(more, USERS[:600])[0] if d.slot is Slot.HOLDBACK}
         (held, *_) = Experiments("routing", known).running

@@ -439,6 +439,16 @@ class TestAtTheCommandLine:
         assert said["units_per_day"] == 200.0
         assert said["variants"][1]["days"] == pytest.approx(needed / 200.0)
         assert f"{needed:,}" in out
+        with home.open_record() as record:
+            told = [entry for _, entry in record.read(0, 800)]
+        user = {e.id: e.user for e in told if isinstance(e, Decision)}
+        rewards: dict[str, list[float]] = {}
+        for e in told:
+            if isinstance(e, Outcome):
+                rewards.setdefault(user[e.decision_id], []).append(e.quality)
+        spread = np.std([np.mean(each) for each in rewards.values()], ddof=1)
+        assert said["measured"] == pytest.approx(spread)
+        assert f"(in the log: {spread:.3f})" in out.replace("\n", " ")
         assert max(map(len, out.splitlines())) <= 80
 
     def test_an_experiment_that_is_not_declared_is_an_error_that_lists_those_there_are(self, home):

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from bandits import joining
 from bandits.config import DomainConfig
 from bandits.experiments import ab
 from bandits.experiments.analysis import comparison_alpha, planned_units, share_against_control
 from bandits.experiments.exposure import DAY_S, Rows
 from bandits.experiments.serving import Running, builtin
 from bandits.policy import Policy
+
+_KNOWN = 20  # units before their spread is spoken of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Plan:
     exposed: float  # share of all units at the start
     budget: float  # USD per request, of the domain
     units_per_day: float | None  # new ones, in the log
+    measured: float | None  # spread of the units' mean rewards in the log, to hold beside the declared one
     variants: tuple[Planned, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,6 +71,7 @@ def plan(one: Running, domain: DomainConfig, rows: Rows, since: float, until: fl
         exposed=config.exposed,
         budget=domain.budget_usd_per_request,
         units_per_day=pace,
+        measured=spread(one, domain, rows, until),
         variants=(first, *found),
     )
 
@@ -75,6 +80,16 @@ def units_per_day(one: Running, rows: Rows, since: float, until: float) -> float
     """New units a day in a log; None for an empty one. Users who come back count once, so a short log promises more."""
     units = {unit for user, id_ in zip(rows.users, rows.ids, strict=True) if (unit := one.unit(user, id_))}
     return len(units) / ((until - since) / DAY_S) if units and until > since else None
+
+
+def spread(one: Running, domain: DomainConfig, rows: Rows, now: float) -> float | None:
+    """Standard deviation of the mean reward of a unit in a log; None for fewer than 20 with a reward."""
+    names = [one.unit(user, id_) for user, id_ in zip(rows.users, rows.ids, strict=True)]
+    rewards = joining.rewards(rows.times, rows.came, now, domain.reward)
+    known = ~np.isnan(rewards) & np.array([bool(name) for name in names], np.bool_)
+    _, at = np.unique(np.array(names)[known], return_inverse=True)
+    means = np.bincount(at, rewards[known]) / np.bincount(at)
+    return float(means.std(ddof=1)) if len(means) >= _KNOWN else None
 
 
 def _planned(one: Running, domain: DomainConfig, name: str, pace: float | None) -> Planned:
