@@ -56,7 +56,7 @@ def stable(known):
     return Serving(ContextFree("mix", ARMS, "vector-2", np.array([0.5, 0.6, 0.9]), prices, 2e-3, known.floor), "000007")
 
 
-def served(known, users=USERS[:400], time=START + 1.0, seed=0, **options):
+def served(known, users=USERS[:200], time=START + 1.0, seed=0, **options):
     """One decision for each user through a real router, with the record that they are in."""
     record = MemoryRecord()
     router = Router(SCOPE, known, record, np.random.default_rng(seed), lambda: time, **options)
@@ -141,8 +141,8 @@ class TestServing:
         decisions, _ = served(known)
         cheap = [d for d in decisions if d.policy == "fixed:cheap"]
         others = [d for d in decisions if d.policy == "000007"]
-        assert len(cheap) + len(others) == 400
-        assert 150 < len(cheap) < 250
+        assert len(cheap) + len(others) == 200
+        assert 65 < len(cheap) < 135
         assert {d.slot for d in cheap} == {Slot.EXPERIMENT}
         assert {d.slot for d in others} == {Slot.STABLE}
         for d in cheap:
@@ -171,9 +171,9 @@ class TestServing:
         known = config({"trial": TRIAL | {"variants": variants}})
         _, record = served(known.domains["routing"])
         found = verify(record, Policies(known.domains, Path("none"), {}))
-        assert (found.faults, found.replayed) == ([], 400)
+        assert (found.faults, found.replayed) == ([], 200)
         other = config(floor=0.07)
-        assert len(verify(record, Policies(other.domains, Path("none"), {})).faults) == 400
+        assert len(verify(record, Policies(other.domains, Path("none"), {})).faults) == 200
 
     def test_it_is_the_same_in_every_process(self):
         """By the hash alone: not by the order of users, the seed of draws, or Python's own hash."""
@@ -191,8 +191,8 @@ class TestServing:
             assert {d.policy for d in served(known, users[:50], time)[0]} == {"000007"}
 
     def test_decisions_without_a_user_are_assigned_one_by_one_where_the_unit_is_a_decision(self):
-        decisions, _ = served(domain({"trial": TRIAL | {"unit": "decision"}}), [""] * 400)
-        assert 150 < sum(d.policy == "fixed:cheap" for d in decisions) < 250
+        decisions, _ = served(domain({"trial": TRIAL | {"unit": "decision"}}), [""] * 200)
+        assert 65 < sum(d.policy == "fixed:cheap" for d in decisions) < 135
         experiments = Experiments("routing", domain({"trial": TRIAL | {"unit": "decision"}}))
         for d in decisions:  # and each row tells by itself what it was given
             chosen = experiments.policy_for("", d.id, d.time)

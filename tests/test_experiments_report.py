@@ -407,9 +407,9 @@ class TestAtTheCommandLine:
             load(record, place.warehouse)
         return place
 
-    def run(self, *arguments):
-        """Standard output of `pilotage experiment …`."""
-        result = CliRunner().invoke(pilotage.app, ["experiment", *arguments])
+    def run(self, *arguments, command="experiment"):
+        """Exit code and standard output of `pilotage experiment …`."""
+        result = CliRunner().invoke(pilotage.app, [command, *arguments])
         if isinstance(result.exception, pilotage.PilotageError):
             return 1, str(result.exception)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -455,3 +455,17 @@ class TestAtTheCommandLine:
         code, out = self.run("report", "nothing")
         assert code == 1
         assert "there is trial" in out
+
+    def test_the_effect_of_an_arm_is_that_of_the_rounds_of_whoever_draws_both(self, home):
+        """Those of the control, which explores; a variant that nearly always plays cheap tells too little of dear."""
+        code, out = self.run("dear", "cheap", "--by", "hour", "--json", command="effect")
+        assert code == 0, out
+        said = json.loads(out)
+        with home.open_record() as record:
+            explored = sum(isinstance(e, Decision) and e.policy == "explore" for _, e in record.read(0, 800))
+        assert (said["overall"]["n"], said["faint"]) == (explored, 400 - explored)
+        assert [one["group"] for one in said["groups"]] == ["00 to 06 UTC", "06 to 12 UTC"]
+        assert "silence does not depend on the arm" in said["assumes"]
+        assert "Cannot say whether dear is better" in self.run("dear", "cheap", command="effect")[1]
+        code, out = self.run("dear", "nobody", command="effect")
+        assert (code, "one of cheap, dear, but got 'nobody'" in out) == (1, True)
