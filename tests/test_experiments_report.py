@@ -129,6 +129,14 @@ class TestUnits:
         _, early = folded(known, silent, START + 3600.0 + DAY + 300.0)
         assert np.isnan(early.rewards).all()
 
+    def test_who_waits_for_silence_does_not_count_what_comes_meanwhile(self):
+        """The second visit is after the outcome days, yet before the first one's window has closed."""
+        reward = RewardConfig(default=0.25, window_s=86_400.0)
+        known = domain({"trial": TRIAL | {"outcome_days": 0.05}}).model_copy(update={"reward": reward})
+        log = world(known, n=20, times=2)
+        _, them = folded(known, log)
+        assert them.rewards.tolist() == [log.came.quality[log.users.index(name)] for name in them.names]
+
     def test_what_was_known_before_is_of_the_unit_and_from_before_its_exposure(self):
         known = domain({"trial": TRIAL})
         log = world(known, n=40, stays=0.3)
@@ -437,6 +445,8 @@ class TestAtTheCommandLine:
         needed = ab.units_needed(0.2, 0.3, 0.05, 0.8)
         assert said["variants"][1]["needed"] == needed
         assert said["units_per_day"] == 200.0
+        usd = [one["usd_per_request"] for one in said["variants"]]
+        assert usd == [None, pytest.approx(0.99 * 1e-4 + 0.01 * 1e-2)]
         assert said["variants"][1]["days"] == pytest.approx(needed / 200.0)
         assert f"{needed:,}" in out
         with home.open_record() as record:

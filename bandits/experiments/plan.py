@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bandits import joining
+from bandits.budget import affordable
 from bandits.config import DomainConfig
 from bandits.experiments import ab
 from bandits.experiments.analysis import comparison_alpha, planned_units, share_against_control
@@ -59,7 +60,7 @@ def plan(one: Running, domain: DomainConfig, rows: Rows, since: float, until: fl
     pace = units_per_day(one, rows, since, until)
     found = [_planned(one, domain, name, pace) for name in config.variants if name != config.control]
     control = config.variants[config.control]
-    usd = _usd(builtin(control.policy, domain))
+    usd = _usd(builtin(control.policy, domain), domain)
     first = Planned(config.control, control.policy, control.share, 0, None, None, usd)
     return Plan(
         name=one.name,
@@ -108,12 +109,13 @@ def _planned(one: Running, domain: DomainConfig, name: str, pace: float | None) 
         detectable=ab.detectable(within, config.spread, comparison_alpha(one), config.power, share=share)
         if within > 1
         else None,
-        usd_per_request=_usd(builtin(config.variants[name].policy, domain)),
+        usd_per_request=_usd(builtin(config.variants[name].policy, domain), domain),
     )
 
 
-def _usd(policy: Policy | None) -> float | None:
+def _usd(policy: Policy | None, domain: DomainConfig) -> float | None:
+    """By the price list, over the arms that the budget allows to explore."""
     if policy is None:
         return None
-    everything = np.ones((1, len(policy.arms)), np.bool_)
-    return float((policy.probabilities(np.zeros((1, 0), np.float32), everything) @ policy.prices)[0])
+    allowed = affordable(policy.prices, domain.floor, domain.budget_usd_per_request)
+    return float((policy.probabilities(np.zeros((1, 0), np.float32), allowed[None, :]) @ policy.prices)[0])
