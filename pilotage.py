@@ -121,14 +121,14 @@ def effect(
     as_json: Json = False,
 ) -> None:
     """By how much is one arm better than another, and for whom? From the log, by its exact probabilities."""
-    from bandits.counterfactual import fit
+    from bandits.counterfactual import fit, read
     from bandits.evaluation.effect import compare, render
-    from bandits.warehouse import read_feedback
 
     one = _one_scope(scope)
     domain = load_config().domains[one.domain]
-    log = read_feedback(_home().warehouse, one, domain, time.time())
-    found = compare(log, fit(log, domain).q_hat, first, second, 0.05, by)
+    log = read(_home().warehouse, one, domain, time.time())
+    models = fit(log.feedback, domain)
+    found = compare(log.feedback, log.policies, models.q_hat, first, second, 0.05, by)
     _print(found.as_dict() if as_json else render(found))
 
 

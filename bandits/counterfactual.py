@@ -16,6 +16,7 @@ Agarwal, Basu, Schnabel, Joachims 2017, "Effective Evaluation using Logged Bandi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,10 @@ from bandits.evaluation import dr
 from bandits.evaluation.weights import ENOUGH, Verdict, support
 from bandits.learners.cost import fit_cost
 from bandits.learners.doubly_robust import FOLDS, Parameters
-from bandits.types import LoggedFeedback, Mask, Matrix, Vector
+from bandits.types import LoggedFeedback, Mask, Matrix, Scope, Vector
+from bandits.warehouse import PATIENCE_S, opened, read_feedback
+
+_POLICIES = "SELECT id, policy FROM decisions WHERE tenant = ? AND workspace = ? AND domain = ?"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +67,23 @@ class FixedArm:
     drawn: int  # times that the log played it
     ess: float  # effective rounds that speak for it
     verdict: Verdict
+
+
+def read(
+    path: Path,
+    scope: Scope,
+    domain: DomainConfig,
+    now: float,
+    *,
+    since: float | None = None,
+    patience_s: float = PATIENCE_S,
+) -> Log:
+    """The scope's log, with the policy version of each round.   Arguments and errors as for `read_feedback`."""
+    feedback = read_feedback(path, scope, domain, now, since, patience_s=patience_s)
+    with opened(path, patience_s=patience_s) as connection:
+        found = connection.execute(_POLICIES, [scope.tenant, scope.workspace, scope.domain]).fetchall()
+    versions: dict[str, str] = dict(found)
+    return Log(feedback, np.array([versions[id_] for id_ in feedback.ids], dtype=np.str_))
 
 
 def fit(feedback: LoggedFeedback, domain: DomainConfig) -> Models:

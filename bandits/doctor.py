@@ -10,11 +10,16 @@ from typing import NamedTuple
 
 from bandits.audited import broken_links
 from bandits.config import load_config
+from bandits.counterfactual import read
 from bandits.errors import AuditError, PilotageError
 from bandits.keys import trusted_keys
+from bandits.monitoring.recommend import look, recommend
+from bandits.monitoring.trend import DAY
 from bandits.serving import Home
 from bandits.snapshots import SnapshotReader
 from bandits.warehouse import opened
+
+ADVICE_DAYS = 28.0  # of the log that advice rests on
 
 
 class Check(NamedTuple):
@@ -35,6 +40,7 @@ def examine(place: Home) -> list[Check]:
         ("snapshots", _snapshots),
         ("audit", _audit),
         ("prefect", _prefect),
+        ("advice", _advice),
     ]
     return [_run(name, check, place) for name, check in checks]
 
@@ -100,3 +106,16 @@ def _audit(place: Home) -> str:
     if faults:
         raise AuditError(f"the audit chain must be whole, but: {faults[0]}; `pilotage audit verify` tells all.")
     return "whole"
+
+
+def _advice(place: Home) -> str:
+    """What the logs call for: never a fault of the installation."""
+    if not place.warehouse.exists():
+        return "none: nothing is loaded yet"
+    said, config, now = [], load_config(), time.time()
+    for scope in config.scopes():
+        domain = config.domains[scope.domain]
+        log = read(place.warehouse, scope, domain, now, since=now - ADVICE_DAYS * DAY)
+        for text, command in recommend(look(log, domain), scope):
+            said.append(f"{scope}: {text} See `{command}`.")
+    return "\n     ".join(said) or "none: the logs call for nothing"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import altair as alt
 
 from dashboard.figures import Estimate, HourShare, HullPoint, PlaneRow, SpendPoint
+from dashboard.running import Look
 from dashboard.words import money_interval, reward_interval
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442")
@@ -125,6 +126,34 @@ def plane(rows: Sequence[PlaneRow], mixes: Sequence[HullPoint], budget: float, a
             _labels(points, "policy", "right", -10),
         ),
         height=_HEIGHT + 150,
+    )
+
+
+def interval(looks: Sequence[Look]) -> alt.LayerChart:
+    """The interval of a difference as rounds come in, and the zero line that it has to leave.
+
+    The axis is that of the last two thirds: before, the interval is nearly all there is, and runs out of the picture.
+    """
+    late = [look for look in looks if 3 * look.rounds >= looks[-1].rounds]
+    reach = 1.1 * max(max(abs(look.low), abs(look.high)) for look in late)
+    shown = alt.Scale(domain=[-reach, reach], nice=False)
+    axis = alt.Axis(format="+.2~f", tickCount=6)
+
+    def y(name: str) -> alt.Y:
+        return alt.Y(f"{name}:Q", title="policy less model, reward", scale=shown, axis=axis)
+
+    base = alt.Chart(_data([look._asdict() for look in looks])).encode(
+        x=alt.X("rounds:Q", title="rounds", axis=alt.Axis(format=",d", grid=False, tickCount=8)),
+        tooltip=["rounds:Q", *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("mean", "low", "high"))],
+    )
+    zero = alt.Chart(_data([{"at": 0.0}])).mark_rule(color=INK, strokeWidth=1.2).encode(y=y("at"))
+    return _styled(
+        alt.layer(
+            base.mark_area(color=PALETTE[0], opacity=0.22, clip=True).encode(y=y("low"), y2="high:Q"),
+            *(base.mark_line(color=PALETTE[0], strokeWidth=1.2, clip=True).encode(y=y(end)) for end in ("low", "high")),
+            base.mark_line(color=PALETTE[4], strokeWidth=2.0, clip=True).encode(y=y("mean")),
+            zero,
+        )
     )
 
 

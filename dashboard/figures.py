@@ -227,9 +227,7 @@ def saved(log: Log, arms: Sequence[FixedArm], prices: Vector, start: float, budg
     known = np.array([arm.verdict == "ok" for arm in arms])
     if priced.sum() < LEAST or not known.any():
         return None
-    values = np.array([arm.rewards.mean() if arm.verdict == "ok" else -np.inf for arm in arms])
-    costs = np.array([a.costs.mean() if a.verdict == "ok" else p for a, p in zip(arms, prices, strict=True)])
-    best = best_fixed(values, costs, budget)
+    best = best_affordable(arms, prices, budget)
     if not known[best]:
         return None
     earned = weighted(log.feedback.rewards, share(live))
@@ -243,6 +241,13 @@ def saved(log: Log, arms: Sequence[FixedArm], prices: Vector, start: float, budg
         ess=arms[best].ess,
         unknown=tuple(arm.name for arm in arms if arm.verdict != "ok"),
     )
+
+
+def best_affordable(arms: Sequence[FixedArm], prices: Vector, budget: float) -> int:
+    """The best fixed model that the budget affords, of those with an estimate; arguments as for `saved`."""
+    values = np.array([arm.rewards.mean() if arm.verdict == "ok" else -np.inf for arm in arms])
+    costs = np.array([a.costs.mean() if a.verdict == "ok" else p for a, p in zip(arms, prices, strict=True)])
+    return best_fixed(values, costs, budget)
 
 
 def _at_equal_reward(arms: Sequence[FixedArm], earned: Vector, paid: Vector) -> Estimate | None:

@@ -12,7 +12,7 @@ import streamlit as st
 
 from bandits import counterfactual
 from bandits.config import DomainConfig, load_config
-from bandits.counterfactual import FixedArm, Log
+from bandits.counterfactual import FixedArm, Log, Models
 from bandits.errors import NotEnoughDataError, PilotageError
 from bandits.record import SqlRecord
 from bandits.serving import Home
@@ -47,6 +47,7 @@ class Evidence:
 
     log: Log
     arms: list[FixedArm]
+    models: Models | None = None  # None: too few rounds to fit any
 
 
 def choose() -> None:
@@ -112,7 +113,7 @@ def _evidence(key: tuple[str, str, str, float], stamp: tuple[int, ...], minute: 
         models = counterfactual.fit(window.feedback, _shown.domain)
     except NotEnoughDataError:
         return Evidence(window, [counterfactual.unknown(window, arm) for arm in arms])
-    return Evidence(window, [counterfactual.fixed_arm(window, models, arm) for arm in arms])
+    return Evidence(window, [counterfactual.fixed_arm(window, models, arm) for arm in arms], models)
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)

@@ -1,4 +1,6 @@
-"""Cost and quality: fixed models, their mixes and the policies that acted, on one plane and in one table."""
+"""Cost and quality: fixed models, their mixes and the policies that acted, on one plane and in one table; below, how
+sure the log has become that a policy is better than a fixed model.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ import streamlit as st
 
 from dashboard import charts, figures
 from dashboard.figures import PlaneRow
-from dashboard.frame import WINDOW_DAYS, evidence, view
+from dashboard.frame import WINDOW_DAYS, Evidence, View, evidence, view
+from dashboard.running import conclusion, running
 
 _COLUMNS = (
     "name",
@@ -60,6 +63,28 @@ def page() -> None:
     )
     name = f"cost-and-quality-{shown.scope.tenant}-{shown.scope.workspace}-{shown.scope.domain}-{shown.day}.csv"
     st.download_button("Download CSV", _csv(table), name, "text/csv", on_click="ignore")
+    _sure(shown, found)
+
+
+def _sure(shown: View, found: Evidence) -> None:
+    st.subheader("How sure is it?")
+    if found.models is None:
+        st.info("Not enough data to say how sure: 200 rounds with a reward are the least that models are fitted to.")
+        return
+    left, right, _ = st.columns([1, 1, 2])
+    version = left.selectbox("Policy that acted", figures.newest_versions(found.log), key="sure-policy")
+    names = shown.domain.arm_names
+    best = figures.best_affordable(found.arms, figures.catalogue(shown.domain), shown.domain.budget_usd_per_request)
+    arm = right.selectbox("Against always", names, best, key="sure-arm")
+    looks = running(found.log, found.models, version, names.index(arm))
+    if looks:
+        st.altair_chart(charts.interval(looks), width="stretch")
+    st.markdown(f"**{conclusion(looks, version, arm)}**")
+    st.caption(
+        "Reward of the policy less that of the model, by paired doubly robust scores over the rounds that the policy "
+        "drew. The band holds the difference with probability 95 % at every look at once, so one may stop at any time; "
+        "it narrows as rounds come, and decides when it leaves the zero line."
+    )
 
 
 def _cells(row: PlaneRow) -> list[str | float | None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bandits import counterfactual
 from bandits.config import DomainConfig
 from bandits.counterfactual import Log
 from bandits.evaluate import EVALUATED
@@ -17,7 +18,7 @@ from bandits.router import first_policy
 from bandits.serving import Home
 from bandits.snapshots import list_versions
 from bandits.types import Scope, Slot
-from bandits.warehouse import Run, opened, read_feedback, read_runs
+from bandits.warehouse import Run, opened, read_runs
 from dashboard.figures import DAY_S, Active, Draws, Tail, active, tail
 
 PATIENCE_S = 1.0  # a person waits for the page: say soon that another process has the warehouse
@@ -33,7 +34,6 @@ _DRAWS = (
     "FROM decisions LEFT JOIN paid ON decision_id = id "
     "WHERE tenant = $1 AND workspace = $2 AND domain = $3 AND time >= $4 AND time < $5 ORDER BY position"
 )
-_POLICIES = "SELECT id, policy FROM decisions WHERE tenant = ? AND workspace = ? AND domain = ?"
 
 
 def start_of(day: date) -> float:
@@ -67,11 +67,7 @@ def draws(path: Path, scope: Scope, domain: DomainConfig, day: date) -> Draws:
 
 def log(path: Path, scope: Scope, domain: DomainConfig, now: float) -> Log:
     """The scope's log with the policy version of each round. now: UTC seconds. Raises WarehouseError."""
-    feedback = read_feedback(path, scope, domain, now, patience_s=PATIENCE_S)
-    with opened(path, patience_s=PATIENCE_S) as connection:
-        found = connection.execute(_POLICIES, [scope.tenant, scope.workspace, scope.domain]).fetchall()
-    versions: dict[str, str] = dict(found)
-    return Log(feedback, np.array([versions[id_] for id_ in feedback.ids], dtype=np.str_))
+    return counterfactual.read(path, scope, domain, now, patience_s=PATIENCE_S)
 
 
 def last_run(path: Path, scope: Scope) -> Run | None:

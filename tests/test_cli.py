@@ -170,6 +170,18 @@ def test_doctor_names_each_fault_and_hides_none(place, monkeypatch, tmp_path):
     assert "'night'" in faults["configuration"]
 
 
+def test_doctor_advises_with_figures_once_there_is_a_log(place):
+    """The shipped budget never allows one of the arms; that is advice, not a fault."""
+    assert "advice: none: nothing is loaded yet" in run("doctor")[1]
+    decide(place)
+    run("load")
+
+    code, out, _ = run("doctor")
+
+    assert code == 0
+    assert "gemini-2-5-pro was never allowed: trying it takes 1.00e-03 USD per request, not 3.00e-04" in out
+
+
 def test_snapshots_of_an_empty_home_says_what_to_do(place):
     """Not silence."""
     assert "run `pilotage night`" in run("snapshots")[1]

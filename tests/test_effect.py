@@ -18,6 +18,11 @@ def rough(log):
     return np.full((len(log), log.k), 0.5)
 
 
+def acted(log):
+    """One policy acted throughout."""
+    return np.full(len(log), "explore")
+
+
 def flat(contexts):
     """All arms earn .6, whatever the context."""
     return np.full((len(contexts), 3), 0.6)
@@ -29,7 +34,7 @@ class TestCompare:
     @pytest.mark.parametrize("model", [rough, lambda log: np.clip(truth(log.contexts), 0, 1)])
     def test_the_true_effect_is_found_with_any_model(self, model):
         log = simulate(6000, 0, noise=0.05)
-        one = compare(log, model(log), "dear", "cheap", 0.05).overall
+        one = compare(log, acted(log), model(log), "dear", "cheap", 0.05).overall
         earned = (0.85 - truth(log.contexts)[:, 0]).mean()
         assert abs(one.effect - earned) < 4.0 * one.error
         assert one.low < earned < one.high
@@ -40,7 +45,7 @@ class TestCompare:
     def test_groups_have_the_effect_of_their_contexts(self):
         """By x1, on which cheap depends: the thirds differ, and each is right; by x0 they do not."""
         log = simulate(9000, 1, noise=0.05)
-        found = compare(log, rough(log), "dear", "cheap", 0.05, "x1")
+        found = compare(log, acted(log), rough(log), "dear", "cheap", 0.05, "x1")
         for one, (label, rows) in zip(found.groups, groups(log, "x1"), strict=True):
             earned = (0.85 - truth(log.contexts)[rows, 0]).mean()
             assert one.group == label
@@ -48,17 +53,25 @@ class TestCompare:
             assert one.low < earned < one.high
         assert found.groups[0].low > found.groups[2].high
         assert found.differ < 1e-6
-        assert compare(log, rough(log), "dear", "cheap", 0.05, "x0").differ > 1e-3
+        assert compare(log, acted(log), rough(log), "dear", "cheap", 0.05, "x0").differ > 1e-3
+
+    def test_all_groups_together_share_the_error_rate(self):
+        log = simulate(4000, 12)
+        third = compare(log, acted(log), rough(log), "dear", "cheap", 0.06, "x1").groups[1]
+        rows = dict(groups(log, "x1"))[third.group]
+        part = log.where(rows)
+        alone = compare(part, acted(part), rough(part), "dear", "cheap", 0.02).overall
+        assert (third.low, third.high, third.effect) == (alone.low, alone.high, alone.effect)
 
     def test_no_effect_is_not_found(self):
         """20 logs in which all arms earn alike; with .05 of effect, the same logs do find it more often than not."""
         said = [
-            compare(log, rough(log), "dear", "cheap", 0.05).overall.verdict
+            compare(log, acted(log), rough(log), "dear", "cheap", 0.05).overall.verdict
             for log in (simulate(3000, seed, expected=flat) for seed in range(20))
         ]
         assert said.count("hold") >= 19
         better = [
-            compare(log, rough(log), "dear", "cheap", 0.05).overall.verdict
+            compare(log, acted(log), rough(log), "dear", "cheap", 0.05).overall.verdict
             for log in (
                 simulate(3000, seed, expected=lambda c: flat(c) + np.array([0.0, 0.0, 0.1])) for seed in range(5)
             )
@@ -79,7 +92,7 @@ class TestCompare:
             propensities=mostly[np.arange(8000), actions],
             rewards=rewards,
         )
-        one = compare(chosen, rough(chosen), "dear", "cheap", 0.05).overall
+        one = compare(chosen, acted(log), rough(chosen), "dear", "cheap", 0.05).overall
         earned = (0.85 - truth(log.contexts)[:, 0]).mean()
         plain = rewards[actions == 2].mean() - rewards[actions == 0].mean()
         assert abs(one.effect - earned) < 4.0 * one.error
@@ -87,11 +100,13 @@ class TestCompare:
 
     def test_it_changes_sign_with_the_arms_and_is_nothing_against_itself(self):
         log = simulate(3000, 4)
-        there, back = (compare(log, rough(log), *pair, 0.05).overall for pair in (("dear", "cheap"), ("cheap", "dear")))
+        there, back = (
+            compare(log, acted(log), rough(log), *pair, 0.05).overall for pair in (("dear", "cheap"), ("cheap", "dear"))
+        )
         assert there.effect == pytest.approx(-back.effect, abs=1e-12)
         assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-6)
         assert (there.verdict, back.verdict) == ("better", "worse")
-        same = compare(log, rough(log), "dear", "dear", 0.05).overall
+        same = compare(log, acted(log), rough(log), "dear", "dear", 0.05).overall
         assert (same.effect, same.verdict) == (0.0, "hold")
 
     def test_rounds_in_which_one_could_not_be_drawn_are_left_out(self):
@@ -100,9 +115,9 @@ class TestCompare:
         closed = (np.arange(4000) % 4 == 0) & (log.actions != 2)
         probabilities[closed] = [0.5, 0.5, 0.0]
         part = replace(log, probabilities=probabilities, propensities=probabilities[np.arange(4000), log.actions])
-        found = compare(part, rough(log), "dear", "cheap", 0.05)
+        found = compare(part, acted(part), rough(log), "dear", "cheap", 0.05)
         assert (found.left_out, found.overall.n) == (int(closed.sum()), 4000 - int(closed.sum()))
-        assert compare(part, rough(log), "middle", "cheap", 0.05).left_out == 0
+        assert compare(part, acted(part), rough(log), "middle", "cheap", 0.05).left_out == 0
 
     @pytest.mark.parametrize(
         ("log", "evidence"),
@@ -114,7 +129,7 @@ class TestCompare:
         ],
     )
     def test_a_log_that_cannot_say_gives_no_number(self, log, evidence):
-        found = compare(log, rough(log), "dear", "cheap", 0.05, "x0" if len(log) else None)
+        found = compare(log, acted(log), rough(log), "dear", "cheap", 0.05, "x0" if len(log) else None)
         assert (found.overall.evidence, found.overall.verdict) == (evidence, "cannot say")
         assert found.overall.effect is None
         assert found.differ is None
@@ -124,7 +139,7 @@ class TestCompare:
         log = simulate(4000, 7)
         wrong = np.tile([0.2, 0.2, 0.6], (4000, 1))
         lied = replace(log, probabilities=wrong, propensities=wrong[np.arange(4000), log.actions])
-        assert compare(lied, rough(log), "dear", "cheap", 0.05).overall.evidence == "wrong propensities"
+        assert compare(lied, acted(lied), rough(log), "dear", "cheap", 0.05).overall.evidence == "wrong propensities"
 
     def test_rounds_may_come_in_any_order(self):
         log = simulate(3000, 8)
@@ -136,16 +151,36 @@ class TestCompare:
                 for name in ("times", "contexts", "actions", "propensities", "probabilities", "rewards", "costs")
             },
         )
-        assert compare(turned, rough(log), "dear", "cheap", 0.05, "x0") == compare(
-            log, rough(log), "dear", "cheap", 0.05, "x0"
+        assert compare(turned, acted(turned), rough(log), "dear", "cheap", 0.05, "x0") == compare(
+            log, acted(log), rough(log), "dear", "cheap", 0.05, "x0"
         )
+
+    def test_policies_that_hardly_ever_draw_an_arm_do_not_drown_those_that_do(self):
+        """1,500 rounds at .4 and .2, then 3,000 at .985 and .005: by all of them together it could not be told."""
+        first = simulate(1500, 10, noise=0.05)
+        later = simulate(3000, 11, noise=0.05, probabilities=(0.005, 0.01, 0.985))
+        columns = ("contexts", "actions", "propensities", "probabilities", "rewards", "costs")
+        log = replace(
+            first,
+            ids=first.ids + later.ids,
+            times=np.arange(4500.0),
+            **{name: np.concatenate([getattr(first, name), getattr(later, name)]) for name in columns},
+        )
+        versions = np.repeat(["explore", "000001"], [1500, 3000])
+        found = compare(log, versions, rough(log), "dear", "cheap", 0.05)
+        assert (found.faint, found.overall.n, found.overall.verdict) == (3000, 1500, "better")
+        together = compare(log, acted(log), rough(log), "dear", "cheap", 0.05)
+        assert together.faint == 0
+        assert together.overall.verdict == "cannot say"
+        alike = np.repeat(["a", "b"], [700, 800])
+        assert compare(first, alike, rough(first), "dear", "cheap", 0.05).faint == 0
 
     def test_what_is_not_there_is_named(self):
         log = simulate(300, 9)
         with pytest.raises(UnknownArmError, match="one of cheap, middle, dear, but got 'x'"):
-            compare(log, rough(log), "x", "cheap", 0.05)
+            compare(log, acted(log), rough(log), "x", "cheap", 0.05)
         with pytest.raises(EvidenceError, match="hour or a feature of vector-2, x0, x1, but got 'length'"):
-            compare(log, rough(log), "dear", "cheap", 0.05, "length")
+            compare(log, acted(log), rough(log), "dear", "cheap", 0.05, "length")
 
 
 class TestGroups:
@@ -179,7 +214,7 @@ class TestGroups:
 def test_the_table_says_what_it_rests_on():
     """Both sides' effective rounds, what was left out, and the assumptions, in 80 columns."""
     log = replace(simulate(4000, 2), missing=17)
-    text = render(compare(log, rough(log), "dear", "cheap", 0.05, "x1"))
+    text = render(compare(log, acted(log), rough(log), "dear", "cheap", 0.05, "x1"))
     assert max(map(len, text.splitlines())) <= 80
     assert text.startswith("dear is better than cheap")
     for words in ("17", "Assumes that probabilities", "x1, lowest third"):

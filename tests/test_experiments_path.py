@@ -56,7 +56,7 @@ def stable(known):
     return Serving(ContextFree("mix", ARMS, "vector-2", np.array([0.5, 0.6, 0.9]), prices, 2e-3, known.floor), "000007")
 
 
-def served(known, users=USERS[:400], time=START + 1.0, seed=0, **options):
+def served(known, users=USERS[:200], time=START + 1.0, seed=0, **options):
     """One decision for each user through a real router, with the record that they are in."""
     record = MemoryRecord()
     router = Router(SCOPE, known, record, np.random.default_rng(seed), lambda: time, **options)
@@ -141,8 +141,8 @@ class TestServing:
         decisions, _ = served(known)
         cheap = [d for d in decisions if d.policy == "fixed:cheap"]
         others = [d for d in decisions if d.policy == "000007"]
-        assert len(cheap) + len(others) == 400
-        assert 150 < len(cheap) < 250
+        assert len(cheap) + len(others) == 200
+        assert 65 < len(cheap) < 135
         assert {d.slot for d in cheap} == {Slot.EXPERIMENT}
         assert {d.slot for d in others} == {Slot.STABLE}
         for d in cheap:
@@ -171,9 +171,9 @@ class TestServing:
         known = config({"trial": TRIAL | {"variants": variants}})
         _, record = served(known.domains["routing"])
         found = verify(record, Policies(known.domains, Path("none"), {}))
-        assert (found.faults, found.replayed) == ([], 400)
+        assert (found.faults, found.replayed) == ([], 200)
         other = config(floor=0.07)
-        assert len(verify(record, Policies(other.domains, Path("none"), {})).faults) == 400
+        assert len(verify(record, Policies(other.domains, Path("none"), {})).faults) == 200
 
     def test_it_is_the_same_in_every_process(self):
         """By the hash alone: not by the order of users, the seed of draws, or Python's own hash."""
@@ -191,8 +191,8 @@ class TestServing:
             assert {d.policy for d in served(known, users[:50], time)[0]} == {"000007"}
 
     def test_decisions_without_a_user_are_assigned_one_by_one_where_the_unit_is_a_decision(self):
-        decisions, _ = served(domain({"trial": TRIAL | {"unit": "decision"}}), [""] * 400)
-        assert 150 < sum(d.policy == "fixed:cheap" for d in decisions) < 250
+        decisions, _ = served(domain({"trial": TRIAL | {"unit": "decision"}}), [""] * 200)
+        assert 65 < sum(d.policy == "fixed:cheap" for d in decisions) < 135
         experiments = Experiments("routing", domain({"trial": TRIAL | {"unit": "decision"}}))
         for d in decisions:  # and each row tells by itself what it was given
             chosen = experiments.policy_for("", d.id, d.time)
@@ -225,12 +225,23 @@ class TestServing:
         assert len(mine) / len(USERS) == pytest.approx(0.5, abs=0.05)
         assert mine.count("cheap") / len(mine) == pytest.approx(0.5, abs=0.08)
 
+    def test_an_experiment_that_has_ended_or_knows_no_unit_claims_nothing(self):
+        """Its units are the younger one's; and decisions of nobody are assigned by whichever assigns decisions."""
+        older = TRIAL | {"end": "2027-01-17T08:00:00Z"}
+        younger = TRIAL | {"start": "2027-01-16T08:00:00Z", "unit": "decision"}
+        experiments = Experiments("routing", domain({"older": older, "younger": younger}))
+        for user, days, name in (("user-1", 1.5, "older"), ("user-1", 2.5, "younger"), ("", 1.5, "younger")):
+            found = [experiments.assigned(user, f"id-{i}", START + days * DAY) for i in range(20)]
+            assert {one.experiment.name for one in found if one} == {name}
+            assert all(found)
+
     def test_who_is_held_back_sees_no_experiment_and_logs_the_slot(self):
         known = domain({"trial": TRIAL}, holdback={"start": TRIAL["start"], "share": 0.2, "policy": "fixed:middle"})
         decisions, _ = served(known, USERS[:600])
         back = {d.user for d in decisions if d.slot is Slot.HOLDBACK}
         assert len(back) == pytest.approx(120, abs=45)
         assert {d.policy for d in decisions if d.user in back} == {"fixed:middle"}
+        assert {d.policy for d in decisions if d.user not in back} == {"000007", "fixed:cheap"}
         more = domain({"trial": TRIAL}, holdback={"start": TRIAL["start"], "share": 0.3, "policy": "fixed:middle"})
         assert back < {d.user for d in served(more, USERS[:600])[0] if d.slot is Slot.HOLDBACK}
         (held, *_) = Experiments("routing", known).running

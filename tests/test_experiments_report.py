@@ -129,6 +129,14 @@ class TestUnits:
         _, early = folded(known, silent, START + 3600.0 + DAY + 300.0)
         assert np.isnan(early.rewards).all()
 
+    def test_who_waits_for_silence_does_not_count_what_comes_meanwhile(self):
+        """The second visit is after the outcome days, yet before the first one's window has closed."""
+        reward = RewardConfig(default=0.25, window_s=86_400.0)
+        known = domain({"trial": TRIAL | {"outcome_days": 0.05}}).model_copy(update={"reward": reward})
+        log = world(known, n=20, times=2)
+        _, them = folded(known, log)
+        assert them.rewards.tolist() == [log.came.quality[log.users.index(name)] for name in them.names]
+
     def test_what_was_known_before_is_of_the_unit_and_from_before_its_exposure(self):
         known = domain({"trial": TRIAL})
         log = world(known, n=40, stays=0.3)
@@ -338,6 +346,21 @@ class TestForetold:
         changed[50:] = 1.0 - changed[50:]
         assert foretold(outcomes, before)[:51].tolist() == foretold(changed, before)[:51].tolist()
 
+    def test_an_experiment_of_no_effect_seldom_stops_however_often_one_looks(self):
+        """200 of 500 units that are foretold well; a z-test at every look is the negative control."""
+        stops = control = 0
+        n = np.arange(1, 501)
+        for seed in range(200):
+            rng = np.random.default_rng(seed)
+            before, treated = rng.random(500), rng.random(500) < 0.5
+            outcomes = np.clip(before + rng.normal(0, 0.1, 500), 0, 1)
+            guess = foretold(outcomes, before)
+            stops += ab.difference(treated, outcomes, 0.5, 0.1, foretold=guess, horizon=500).verdict != "hold"
+            x = ab.scores(treated, outcomes, 0.5, foretold=guess)
+            control += bool((np.abs(x.cumsum()) > 1.645 * x.std() * np.sqrt(n))[49:].any())
+        allowance = 0.1 + 2 * math.sqrt(0.1 * 0.9 / 200)
+        assert stops / 200 <= allowance < control / 200
+
     def test_without_anything_known_it_is_the_mean_before(self):
         treated, outcomes = np.ones(30, bool), np.random.default_rng(2).random(30)
         plain = ab.scores(treated, outcomes, 0.5)
@@ -392,9 +415,9 @@ class TestAtTheCommandLine:
             load(record, place.warehouse)
         return place
 
-    def run(self, *arguments):
-        """Standard output of `pilotage experiment …`."""
-        result = CliRunner().invoke(pilotage.app, ["experiment", *arguments])
+    def run(self, *arguments, command="experiment"):
+        """Exit code and standard output of `pilotage experiment …`."""
+        result = CliRunner().invoke(pilotage.app, [command, *arguments])
         if isinstance(result.exception, pilotage.PilotageError):
             return 1, str(result.exception)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -422,11 +445,37 @@ class TestAtTheCommandLine:
         needed = ab.units_needed(0.2, 0.3, 0.05, 0.8)
         assert said["variants"][1]["needed"] == needed
         assert said["units_per_day"] == 200.0
+        usd = [one["usd_per_request"] for one in said["variants"]]
+        assert usd == [None, pytest.approx(0.99 * 1e-4 + 0.01 * 1e-2)]
         assert said["variants"][1]["days"] == pytest.approx(needed / 200.0)
         assert f"{needed:,}" in out
+        with home.open_record() as record:
+            told = [entry for _, entry in record.read(0, 800)]
+        user = {e.id: e.user for e in told if isinstance(e, Decision)}
+        rewards: dict[str, list[float]] = {}
+        for e in told:
+            if isinstance(e, Outcome):
+                rewards.setdefault(user[e.decision_id], []).append(e.quality)
+        spread = np.std([np.mean(each) for each in rewards.values()], ddof=1)
+        assert said["measured"] == pytest.approx(spread)
+        assert f"(in the log: {spread:.3f})" in out.replace("\n", " ")
         assert max(map(len, out.splitlines())) <= 80
 
     def test_an_experiment_that_is_not_declared_is_an_error_that_lists_those_there_are(self, home):
         code, out = self.run("report", "nothing")
         assert code == 1
         assert "there is trial" in out
+
+    def test_the_effect_of_an_arm_is_that_of_the_rounds_of_whoever_draws_both(self, home):
+        """Those of the control, which explores; a variant that nearly always plays cheap tells too little of dear."""
+        code, out = self.run("dear", "cheap", "--by", "hour", "--json", command="effect")
+        assert code == 0, out
+        said = json.loads(out)
+        with home.open_record() as record:
+            explored = sum(isinstance(e, Decision) and e.policy == "explore" for _, e in record.read(0, 800))
+        assert (said["overall"]["n"], said["faint"]) == (explored, 400 - explored)
+        assert [one["group"] for one in said["groups"]] == ["00 to 06 UTC", "06 to 12 UTC"]
+        assert "silence does not depend on the arm" in said["assumes"]
+        assert "Cannot say whether dear is better" in self.run("dear", "cheap", command="effect")[1]
+        code, out = self.run("dear", "nobody", command="effect")
+        assert (code, "one of cheap, dear, but got 'nobody'" in out) == (1, True)

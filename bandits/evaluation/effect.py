@@ -5,6 +5,10 @@
 The mean of x_i is the average effect on the rounds in which both arms could be drawn, and its mean over a group of
 contexts that of the group. Groups are by what was known *before* the arm was drawn, so they are groups of a
 randomised experiment like any other.
+
+A policy that has learned hardly ever draws what it holds for worse, and its rounds, each with a weight of hundreds,
+would drown those of a day of exploring. So only the rounds of those policies are taken that together promise the least
+variance, n mean(1/p_a + 1/p_b) / n²: by probabilities alone, blind to what was drawn and what came back.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -63,6 +68,7 @@ class Comparison:
     by: str | None
     alpha: float  # error rate overall; the groups share another
     left_out: int  # rounds in which one of them could not be drawn
+    faint: int  # rounds of policies that hardly ever draw one of the two
     missing: int  # decisions whose reward is not known
     overall: Effect
     groups: tuple[Effect, ...]
@@ -74,18 +80,26 @@ class Comparison:
 
 
 def compare(
-    feedback: LoggedFeedback, q_hat: Matrix, first: str, second: str, alpha: float, by: str | None = None
+    feedback: LoggedFeedback,
+    policies: NDArray[np.str_],
+    q_hat: Matrix,
+    first: str,
+    second: str,
+    alpha: float,
+    by: str | None = None,
 ) -> Comparison:
     """The effect of arm `first` over arm `second`, and in each group of `by`: a feature's name, or `hour`.
 
-    q_hat: (n, K) in [0, 1], fitted on other rounds than those it speaks of.   alpha: error rate of the whole, and once
-    more of all groups together.
+    policies: (n,) version of the policy that acted in each round.
+    q_hat: (n, K) in [0, 1], fitted on other rounds than those it speaks of.
+    alpha: error rate of the whole, and once more of all groups together.
     Raises UnknownArmError, EvidenceError, ShapeError.
     """
     check_q_hat(feedback, q_hat)
     one, other = (_index(feedback, arm) for arm in (first, second))
     both: Mask = (feedback.probabilities[:, one] > 0.0) & (feedback.probabilities[:, other] > 0.0)
-    log, model = feedback.where(both), q_hat[both]
+    kept = both & _telling(feedback.probabilities[:, one], feedback.probabilities[:, other], policies, both)
+    log, model = feedback.where(kept), q_hat[kept]
     cut = list(groups(log, by)) if by is not None else []
     everything = np.ones(len(log), np.bool_)
     found = [_effect(log, model, one, other, label, rows, alpha / len(cut)) for label, rows in cut]
@@ -95,6 +109,7 @@ def compare(
         by=by,
         alpha=alpha,
         left_out=int((~both).sum()),
+        faint=int((both & ~kept).sum()),
         missing=feedback.missing,
         overall=_effect(log, model, one, other, "all", everything, alpha),
         groups=tuple(found),
@@ -132,6 +147,23 @@ def _index(feedback: LoggedFeedback, arm: str) -> int:
     if arm not in feedback.arms:
         raise UnknownArmError(f"arm must be one of {', '.join(feedback.arms)}, but got {arm!r}.")
     return feedback.arms.index(arm)
+
+
+def _telling(p: Vector, other: Vector, policies: NDArray[np.str_], both: Mask) -> Mask:
+    """Rounds, (n,), of the policies that together promise the least variance."""
+    with np.errstate(divide="ignore"):
+        load = 1.0 / p + 1.0 / other
+    found = [
+        (float(load[mine].mean()), mine) for name in np.unique(policies) if (mine := both & (policies == name)).any()
+    ]
+    found.sort(key=lambda pair: pair[0])
+    kept, best, rounds, weight = np.zeros(len(p), np.bool_), math.inf, 0, 0.0
+    for mean, mine in found:
+        rounds, weight = rounds + int(mine.sum()), weight + mean * float(mine.sum())
+        if weight / rounds**2 > best:
+            break
+        kept, best = kept | mine, weight / rounds**2
+    return kept
 
 
 def _effect(log: LoggedFeedback, q_hat: Matrix, one: int, other: int, group: str, rows: Mask, alpha: float) -> Effect:
@@ -180,8 +212,9 @@ def render(found: Comparison) -> str:
             f"Were the effect the same in all groups, they would differ so with probability {found.differ:.3g}."
         )
     console.print(
-        f"{found.left_out:,} rounds are left out, in which one of the two could not be drawn; {found.missing:,} "
-        f"decisions have no reward. Intervals hold at every look, those of the groups all together. {_ASSUMES}"
+        f"Left out are {found.left_out:,} rounds in which one of the two could not be drawn, and {found.faint:,} of "
+        f"policies that hardly ever draw one; {found.missing:,} decisions have no reward. Intervals hold at every "
+        f"look, those of the groups all together. {_ASSUMES}"
     )
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 

@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from bandits import joining
+from bandits.budget import affordable
 from bandits.config import DomainConfig
 from bandits.experiments import ab
 from bandits.experiments.analysis import comparison_alpha, planned_units, share_against_control
 from bandits.experiments.exposure import DAY_S, Rows
 from bandits.experiments.serving import Running, builtin
 from bandits.policy import Policy
+
+_KNOWN = 20  # units before their spread is spoken of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Plan:
     exposed: float  # share of all units at the start
     budget: float  # USD per request, of the domain
     units_per_day: float | None  # new ones, in the log
+    measured: float | None  # spread of the units' mean rewards in the log, to hold beside the declared one
     variants: tuple[Planned, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,7 +60,7 @@ def plan(one: Running, domain: DomainConfig, rows: Rows, since: float, until: fl
     pace = units_per_day(one, rows, since, until)
     found = [_planned(one, domain, name, pace) for name in config.variants if name != config.control]
     control = config.variants[config.control]
-    usd = _usd(builtin(control.policy, domain))
+    usd = _usd(builtin(control.policy, domain), domain)
     first = Planned(config.control, control.policy, control.share, 0, None, None, usd)
     return Plan(
         name=one.name,
@@ -67,6 +72,7 @@ def plan(one: Running, domain: DomainConfig, rows: Rows, since: float, until: fl
         exposed=config.exposed,
         budget=domain.budget_usd_per_request,
         units_per_day=pace,
+        measured=spread(one, domain, rows, until),
         variants=(first, *found),
     )
 
@@ -75,6 +81,16 @@ def units_per_day(one: Running, rows: Rows, since: float, until: float) -> float
     """New units a day in a log; None for an empty one. Users who come back count once, so a short log promises more."""
     units = {unit for user, id_ in zip(rows.users, rows.ids, strict=True) if (unit := one.unit(user, id_))}
     return len(units) / ((until - since) / DAY_S) if units and until > since else None
+
+
+def spread(one: Running, domain: DomainConfig, rows: Rows, now: float) -> float | None:
+    """Standard deviation of the mean reward of a unit in a log; None for fewer than 20 with a reward."""
+    names = [one.unit(user, id_) for user, id_ in zip(rows.users, rows.ids, strict=True)]
+    rewards = joining.rewards(rows.times, rows.came, now, domain.reward)
+    known = ~np.isnan(rewards) & np.array([bool(name) for name in names], np.bool_)
+    _, at = np.unique(np.array(names)[known], return_inverse=True)
+    means = np.bincount(at, rewards[known]) / np.bincount(at)
+    return float(means.std(ddof=1)) if len(means) >= _KNOWN else None
 
 
 def _planned(one: Running, domain: DomainConfig, name: str, pace: float | None) -> Planned:
@@ -93,12 +109,13 @@ def _planned(one: Running, domain: DomainConfig, name: str, pace: float | None) 
         detectable=ab.detectable(within, config.spread, comparison_alpha(one), config.power, share=share)
         if within > 1
         else None,
-        usd_per_request=_usd(builtin(config.variants[name].policy, domain)),
+        usd_per_request=_usd(builtin(config.variants[name].policy, domain), domain),
     )
 
 
-def _usd(policy: Policy | None) -> float | None:
+def _usd(policy: Policy | None, domain: DomainConfig) -> float | None:
+    """By the price list, over the arms that the budget allows to explore."""
     if policy is None:
         return None
-    everything = np.ones((1, len(policy.arms)), np.bool_)
-    return float((policy.probabilities(np.zeros((1, 0), np.float32), everything) @ policy.prices)[0])
+    allowed = affordable(policy.prices, domain.floor, domain.budget_usd_per_request)
+    return float((policy.probabilities(np.zeros((1, 0), np.float32), allowed[None, :]) @ policy.prices)[0])

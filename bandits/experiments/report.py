@@ -100,7 +100,8 @@ def render_plan(found: Plan) -> str:
     pace = f"The log has {_known(found.units_per_day, ',.0f')} new units ({found.unit}s) a day"
     return _text(
         f"{found.name}: to find an effect of {found.effect:g} with probability {found.power:.0%}, alpha "
-        f"{found.alpha:g}, when a unit's mean reward has a standard deviation of {found.spread:g}.",
+        f"{found.alpha:g}, when a unit's mean reward has a standard deviation of {found.spread:g} (in the log: "
+        f"{_known(found.measured, '.3f')}).",
         table,
         f"units: of the variant and the control together. {pace}; {found.exposed:.0%} take part at first. "
         f"finds: the effect that is found by the end. The budget is {found.budget:.2e} USD per request.",

@@ -53,13 +53,16 @@ class Running:
 
     def claims(self, unit: str, time: float) -> bool:
         """Whether `unit` takes part at `time` (UTC seconds since the epoch), or would at a later step of the ramp."""
-        return bool(unit) and self.start <= time < self.end and variant(self.steps[-1][1], unit) is not None
+        return self._is_open(unit, time) and variant(self.steps[-1][1], unit) is not None
 
     def variant(self, unit: str, time: float) -> str | None:
         """What `unit` is given at `time`; None: it takes no part, or not yet."""
-        if not unit or not self.start <= time < self.end:
+        if not self._is_open(unit, time):
             return None
         return variant(next(plan for at, plan in reversed(self.steps) if at <= time), unit)
+
+    def _is_open(self, unit: str, time: float) -> bool:
+        return bool(unit) and self.start <= time < self.end
 
     @property
     def slot(self) -> Slot:

@@ -25,7 +25,7 @@ from bandits.snapshots import publish
 from bandits.types import Outcome
 from bandits.warehouse import load, write_run
 from dashboard import source
-from dashboard.words import per_thousand
+from dashboard.words import per_thousand, signed
 from tests.dashboard.worlds import ARMS, PRICES, SCOPE, Served, configured, fill
 
 APP = str((dashboard.__path__[0]) + "/app.py")
@@ -184,7 +184,7 @@ class TestCostAndQuality:
         """Every point with an estimate, at the table's coordinates; what has none is named below."""
         app = opened("quality.py")
         table = {row["name"]: row for row in app.dataframe[0].value.to_dict("records")}
-        (chart,) = app.get("vega_lite_chart")
+        chart, _ = app.get("vega_lite_chart")
         sets = [convert_arrow_bytes_to_pandas_df(named.data.data) for named in chart.proto.datasets]
         points = {row["name"]: row for rows in sets if "kind" in rows for row in rows.to_dict("records")}
         assert sorted(points) == ["cheap", "explore", "good"]
@@ -192,6 +192,31 @@ class TestCostAndQuality:
             assert point["reward"] == pytest.approx(table[name]["reward"])
             assert point["usd"] == pytest.approx(table[name]["USD per 1,000"])
         assert any("Not drawn" in caption.value and "dear" in caption.value for caption in app.caption)
+
+
+class TestHowSure:
+    """The interval of a policy less a fixed model, below the plane."""
+
+    def test_it_is_drawn_against_the_best_affordable_model_and_any_other_by_choice(self, shown):
+        """The last look of the chart is the sentence below it."""
+        app = opened("quality.py")
+        assert [app.selectbox(key=key).value for key in ("sure-policy", "sure-arm")] == ["explore", "good"]
+        for arm in ("good", "cheap"):
+            app.selectbox(key="sure-arm").select(arm).run()
+            _, chart = app.get("vega_lite_chart")
+            sets = [convert_arrow_bytes_to_pandas_df(named.data.data) for named in chart.proto.datasets]
+            (looks,) = [rows for rows in sets if "low" in rows]
+            last = looks.to_dict("records")[-1]
+            assert last["rounds"] == 500
+            said = f"between {signed(last['low'])} and {signed(last['high'])} after 500 rounds"
+            assert any(f"always {arm}" in text.value and said in text.value for text in app.markdown)
+        app.selectbox(key="sure-arm").select("dear").run()
+        assert any("No round of explore tells anything of always dear" in text.value for text in app.markdown)
+
+    def test_a_short_log_says_so(self, home):
+        fill(home, time.time(), n=30, silent=0)
+        app = opened("quality.py")
+        assert any("Not enough data to say how sure" in info.value for info in app.info)
 
 
 class TestTrouble:
