@@ -151,7 +151,7 @@ class TestEnds:
     def test_what_is_said_names_both_ends_and_what_was_spent(self):
         assert _judge(0.01, 0.02, 0.03, 4, 300.0)[1] == (
             "the candidate is better than the serving policy: "
-            "advantage between +0.0100 and +0.0200 (alpha 0.03, night 4)."
+            "advantage between +0.0100 and +0.0200 (alpha 0.03, test 4)."
         )
         assert _judge(-0.2, -0.1, 0.03, 4, 300.0)[1].startswith("the candidate is worse than the serving policy: adv")
         assert _judge(-0.2, 0.1, 0.03, 4, 300.0)[1].startswith("the log cannot tell yet: advantage between -0.2000")
