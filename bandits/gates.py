@@ -39,6 +39,7 @@ def gate(
     night: int,
     bound: float,
     ess: float,
+    horizon: int | None = None,
 ) -> GateVerdict:
     """Judge a candidate against the learned policy that serves, by their DR scores on the same rounds.
 
@@ -49,6 +50,8 @@ def gate(
     bound: largest |candidate - incumbent| on one round: evaluation.dr.difference_bound, or 1 / (least propensity).
            Scores are not clipped: one beyond the bound raises.
     ess:   the smaller of the two policies' Support.evidence, which is 0 if a policy lacks support.
+    horizon: of the bets, in rounds; the log's own length if None, and then each look has to spend a night of its own.
+           Fixed before the first round, together with the bound, looks are free: a trial (judging.py) spends once.
 
     With probability 1 - alpha no policy that is no better ever passes; and, separately, with probability 1 - alpha none
     that is no worse ever fails. A pass rests on the low end alone and a fail on the high end alone, so each end has all
@@ -67,8 +70,9 @@ def gate(
             f"candidate and incumbent must be scored on the same rounds, but got n={n} and n={len(incumbent_scores)}."
         )
     differences = candidate_scores - incumbent_scores
-    above = lower_bound(differences, spent, low=-bound, high=bound, horizon=n)
-    below = -lower_bound(-differences, spent, low=-bound, high=bound, horizon=n)
+    horizon = n if horizon is None else horizon
+    above = lower_bound(differences, spent, low=-bound, high=bound, horizon=horizon)
+    below = -lower_bound(-differences, spent, low=-bound, high=bound, horizon=horizon)
     advantage = moments(differences).mean if n else None
     outcome, reason = _judge(above, below, spent, night, ess)
     return GateVerdict(outcome, reason, n, ess, spent, advantage, min(above, below), max(above, below))
@@ -86,7 +90,7 @@ def _judge(
     above: float, below: float, alpha: float, night: int, ess: float
 ) -> tuple[Literal["pass", "fail", "hold"], str]:
     """above, below: the log shows the advantage to be above the one and below the other."""
-    between = f"advantage between {above:+.4f} and {below:+.4f} (alpha {alpha:.2g}, night {night})"
+    between = f"advantage between {above:+.4f} and {below:+.4f} (alpha {alpha:.2g}, test {night})"
     if not ess >= ENOUGH:
         return "hold", f"not enough data: the effective sample size is {ess:.0f}, and a verdict needs {ENOUGH:.0f}."
     if above > below:  # no one number is both: what part of the log proved, another part disproved

@@ -202,6 +202,14 @@ class LoggedFeedback:
                 f"propensity must be > 0, but got {self.propensities[bad[0]]!r} at rows {bad[:5].tolist()}; "
                 "log the probability that the router drew with."
             )
+        bad = np.flatnonzero(~(self.propensities <= 1.0 + 1e-9))
+        if bad.size:
+            raise PropensityError(
+                f"propensity must be at most 1, but got {self.propensities[bad[0]]!r} at rows {bad[:5].tolist()}."
+            )
+        bad = np.flatnonzero((self.actions < 0) | (self.actions >= k))
+        if bad.size:
+            raise ShapeError(f"action must be in 0..{k - 1}, but got {self.actions[bad[0]]} at {bad[:5].tolist()}.")
         bad = np.flatnonzero(~((self.rewards >= 0.0) & (self.rewards <= 1.0)))
         if bad.size:
             raise ShapeError(f"reward must be in [0, 1], but got {self.rewards[bad[0]]!r} at rows {bad[:5].tolist()}.")

@@ -8,6 +8,9 @@ that serves; the year counts as false when the gate lets one pass. `fresh`: anot
 are judged without the refusal for too few effective rounds, which could only make a pass rarer. Two controls must err:
 `unspent` gives every night the whole alpha, and `normal` asks a normal interval, also at the whole alpha.
 
+`whole nights` (null_nights.py, --night-years): training, tuning, guard and all. `trial` and `picked_trial` as the night
+judges them, `picked` the control that must err.
+
 **Power.** The log is drawn by the policy that serves: five arms, each context has its own arm, the others have the
 floor of .05. The candidate plays another arm in 60 % of contexts, which is better by enough to be worth .15 more.
 `power`: share of logs of 2,000 rounds that the gate, with its support, lets pass, with all of alpha = .05 for one
@@ -47,6 +50,7 @@ from bandits.experiments import ab, srm
 from bandits.gates import gate, spend
 from bandits.types import Actions, LoggedFeedback, Matrix, Vector
 from benchmarks import intervals
+from benchmarks.null_nights import null_nights
 
 ALPHA, NIGHTS, ROUNDS = 0.05, 365, 2000
 ARMS, FLOOR, PARTS, PLAYED = 5, 0.05, 5, 3  # another arm in PLAYED of PARTS contexts
@@ -260,7 +264,7 @@ def sample_ratio(reps: int, units: int, excess: float, seed: Sequence[int]) -> d
 
 def verdict(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Every figure that a bar names, and whether it is met."""
-    fresh, growing, whole, arm, same, null, real = rows
+    fresh, growing, whole, arm, same, null, real, nights = rows
     false = max(fresh["false_promotion"], growing["false_promotion"])
     figures: dict[str, Any] = {
         "alpha": ALPHA,
@@ -276,12 +280,15 @@ def verdict(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
         "srm_false": null["noticed"],
         "srm_found": real["noticed"],
         "srm_found_after": real["median_units"],
+        "night_years": nights["years"],
+        "false_promotion_night": max(nights["trial"], nights["picked_trial"]),
     }
     years = _allowance(ALPHA, fresh["years"])
     looks = _allowance(ALPHA, same["reps"])
     ratios = _allowance(srm.ALPHA, null["reps"])
     bars = {
         "false_promotion": false <= years,
+        "false_promotion_night": figures["false_promotion_night"] <= _allowance(ALPHA, nights["years"]),
         "power": whole["power"] >= 0.70,
         "power_one_arm": arm["power_one_arm"] >= 0.70,
         "aa_false_stop": same["aa_false_stop"] <= looks,
@@ -289,7 +296,8 @@ def verdict(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
         "srm_found": real["noticed"] >= FOUND,
         "controls": min(fresh["normal"], growing["normal"], fresh["unspent"]) > years
         and same["z_test"] > looks
-        and null["chi_square"] > ratios,
+        and null["chi_square"] > ratios
+        and nights["picked"] > _allowance(ALPHA, nights["years"]),
     }
     return {**figures, "bars": bars, "met": all(bars.values())}
 
@@ -304,6 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--years", type=int, default=400, help="null years of each kind")
     parser.add_argument("--nights", type=int, default=NIGHTS)
     parser.add_argument("--nightly", type=int, default=500, help="rounds a night that judge a fresh candidate")
+    parser.add_argument("--night-years", type=int, default=40, help="null years of whole nights")
     parser.add_argument("--growth", type=int, default=10, help="rounds a night by which the growing log grows")
     parser.add_argument("--n", type=int, default=ROUNDS, help="rounds of a log whose power is measured")
     parser.add_argument("--reps", type=int, default=500, help="logs whose power is measured")
@@ -311,8 +320,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--experiments", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    if min(options.years, options.nights, options.growth, options.reps, options.experiments) < 1 or options.seed < 0:
-        parser.error("--years, --nights, --growth, --reps and --experiments must be at least 1, --seed not negative.")
+    counts = ("years", "night_years", "nights", "growth", "reps", "experiments")
+    if min(getattr(options, name) for name in counts) < 1 or options.seed < 0:
+        parser.error("counts of years, nights, logs and experiments must be at least 1, --seed not negative.")
     if min(options.nightly, options.n, options.looks) < 100:
         parser.error("--nightly, --n and --looks must be at least 100.")
     seed = options.seed
@@ -324,6 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lambda: aa(options.experiments, options.looks, [seed, 4]),
         lambda: sample_ratio(options.experiments, options.looks, 1.0, [seed, 5]),
         lambda: sample_ratio(options.experiments, options.looks, EXCESS, [seed, 6]),
+        lambda: null_nights(options.night_years, options.nights, ROUNDS // 20, [seed, 7]),
     ]
     rows = []
     for measure in measures:

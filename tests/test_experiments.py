@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from fractions import Fraction
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -245,6 +246,11 @@ class TestDifference:
         assert found.low == lower_bound(x, 0.05, low=-4.0, high=4.0)
         assert found.high == -lower_bound(-x, 0.05, low=-4.0, high=4.0)
 
+    def test_the_range_is_that_of_the_rarer_variant_also_when_that_is_a(self):
+        treated, outcomes = run(1, 400, 0.1, 0.75)
+        x = ab.scores(treated, outcomes, 0.75)
+        assert ab.difference(treated, outcomes, 0.75, 0.1).low == lower_bound(x, 0.05, low=-4.0, high=4.0)
+
     def test_what_was_foretold_well_narrows_the_interval(self):
         """Outcomes that follow what was known before: half the width; foretold at random: no gain."""
         rng = RNG(0)
@@ -320,6 +326,29 @@ class TestPlanning:
         assert ab.power(0.1, 1000, 0.5, 0.01) < ab.power(0.1, 1000, 0.5, 0.05)
         assert ab.power(0.1, 1000, 0.5, 0.05) == ab.power(-0.1, 1000, 0.5, 0.05)
 
+    def test_power_is_the_first_passage_of_a_brownian_motion(self):
+        """Of log capital over [0, 1]: variance 2.5 log(2 / alpha), from 0 to log(2 / alpha)."""
+        goal = math.log(2 / 0.05)
+        spread = math.sqrt(2.5 * goal)
+        drift = spread * math.sqrt(1000) * 0.1 / (0.5 / 0.4) - spread**2 / 2
+        up = NormalDist(drift, spread).cdf
+        by_hand = 1 - up(goal) + math.exp(2 * drift * goal / spread**2) * (1 - NormalDist(-drift, spread).cdf(goal))
+        assert ab.power(0.1, 1000, 0.5, 0.05, share=0.2) == pytest.approx(by_hand, rel=1e-9)
+
+    def test_eighty_per_cent_and_even_shares_are_usual(self):
+        assert ab.detectable(5000, 0.5, 0.05) == ab.detectable(5000, 0.5, 0.05, 0.8, share=0.5)
+        assert ab.units_needed(0.1, 0.5, 0.05) == ab.units_needed(0.1, 0.5, 0.05, 0.8, share=0.5)
+
+    def test_a_a_looks_at_the_very_experiment(self):
+        """Its range and horizon are those of `difference`; with another range, or none, others would stop."""
+        outcomes = np.where(np.arange(300) % 2, 9.0, -3.0)
+        for low, high, alpha in ((-3.0, 9.0, 0.9), (-30.0, 90.0, 0.9)):
+            rng, stops = RNG(5), 0
+            for _ in range(20):
+                treated = rng.random(300) < 0.5
+                stops += ab.difference(treated, outcomes, 0.5, alpha, low=low, high=high, horizon=300).verdict != "hold"
+            assert ab.false_stops(outcomes, 0.5, alpha, 20, RNG(5), low=low, high=high) == stops / 20
+
     def test_ends_of_power(self):
         assert ab.power(0.0, 1000, 0.5, 0.05) <= 0.025
         assert ab.power(1e6, 1000, 0.5, 0.05) == pytest.approx(1.0)
@@ -344,7 +373,7 @@ class TestPlanning:
         for power in (0.01, 1.0, math.nan):
             with pytest.raises(ExperimentError, match="power must be in"):
                 ab.detectable(100, 0.5, 0.05, power)
-        with pytest.raises(ExperimentError, match="effect must not be 0"):
+        with pytest.raises(ExperimentError, match=r"^effect must not be 0"):
             ab.units_needed(0.0, 0.5, 0.05)
         with pytest.raises(ExperimentError, match="runs must be 1 or more"):
             ab.false_stops(np.zeros(3), 0.5, 0.05, 0, RNG(0))

@@ -151,7 +151,7 @@ class TestEnds:
     def test_what_is_said_names_both_ends_and_what_was_spent(self):
         assert _judge(0.01, 0.02, 0.03, 4, 300.0)[1] == (
             "the candidate is better than the serving policy: "
-            "advantage between +0.0100 and +0.0200 (alpha 0.03, night 4)."
+            "advantage between +0.0100 and +0.0200 (alpha 0.03, test 4)."
         )
         assert _judge(-0.2, -0.1, 0.03, 4, 300.0)[1].startswith("the candidate is worse than the serving policy: adv")
         assert _judge(-0.2, 0.1, 0.03, 4, 300.0)[1].startswith("the log cannot tell yet: advantage between -0.2000")
@@ -166,6 +166,15 @@ class TestEnds:
         found = verdict(candidate[:400], incumbent[:400], bound)
         assert found.low == lower_bound(x[:400], found.alpha, low=-bound, high=bound, horizon=400)
         assert found.low != lower_bound(x[:400], found.alpha, low=-bound, high=bound, horizon=800)
+
+    def test_a_horizon_that_was_fixed_is_used_as_it_is(self):
+        candidate, incumbent, bound = scores_of_two_arms(4, 400, q=(0.5, 0.6, 0.5))
+        found = gate(candidate, incumbent, alpha=ALPHA, night=6, bound=bound, ess=1000.0, horizon=900)
+        x = candidate - incumbent
+        assert found.low == lower_bound(x, found.alpha, low=-bound, high=bound, horizon=900)
+        assert found.high == -lower_bound(-x, found.alpha, low=-bound, high=bound, horizon=900)
+        assert found.low != verdict(candidate, incumbent, bound, night=6).low
+        assert found.reason.endswith("(alpha 0.00084, test 6).")
 
     def test_spend_by_hand(self):
         assert spend(0.05, 1) == pytest.approx(0.030396355092701, rel=1e-12)
@@ -199,6 +208,7 @@ class TestHold:
         found = verdict(np.ones(1000), None, 5.0)
         assert (found.outcome, found.reason) == ("hold", "no learned policy is serving; the guard decides.")
         assert (found.advantage, found.low, found.high) == (None, None, None)
+        assert (found.n, found.ess, found.alpha) == (1000, 1000.0, spend(ALPHA, 1))
 
     def test_a_policy_against_itself_is_hold(self):
         candidate, _, _ = scores_of_two_arms(0, 1000, q=(0.5, 0.5, 0.5))

@@ -47,6 +47,7 @@ class TestGates:
     def test_a_tiny_run_prints_rows_and_a_summary(self, capsys):
         small = {
             "years": 1,
+            "night-years": 1,
             "nights": 3,
             "nightly": 100,
             "growth": 40,
@@ -57,9 +58,9 @@ class TestGates:
         }
         gates.main([word for name, value in small.items() for word in (f"--{name}", str(value))])
         *rows, summary = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        assert len(rows) == 7
+        assert len(rows) == 8
         names = {"alpha", "years", "false_promotion", "power", "power_night_1_10_100", "aa_alpha", "aa_false_stop"}
-        assert names | {"srm_false", "srm_found", "met"} <= summary.keys()
+        assert names | {"srm_false", "srm_found", "false_promotion_night", "met"} <= summary.keys()
         assert summary["years"] == 1
 
     @pytest.mark.parametrize("options", [["--years", "0"], ["--looks", "5"], ["--seed", "-1"], ["--reps", "x"]])
@@ -84,6 +85,9 @@ class TestGates:
             (1, {"normal": 0.05}, "controls"),
             (4, {"z_test": 0.05}, "controls"),
             (5, {"chi_square": 0.001}, "controls"),
+            (7, {"trial": 0.15}, "false_promotion_night"),
+            (7, {"picked_trial": 0.15}, "false_promotion_night"),
+            (7, {"picked": 0.1}, "controls"),
         ],
     )
     def test_each_bar_is_missed_alone(self, row, change, bar):
@@ -95,6 +99,7 @@ class TestGates:
             {"reps": 2000, "aa_false_stop": 0.05, "z_test": 0.5},
             {"reps": 2000, "noticed": 0.001, "chi_square": 0.02},
             {"reps": 2000, "noticed": 1.0, "chi_square": 1.0, "median_units": 4000.0},
+            {"years": 40, "trial": 0.025, "picked_trial": 0.0, "picked": 1.0},
         ]
         rows[row] |= change
         found = gates.verdict(rows)

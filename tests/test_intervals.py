@@ -159,6 +159,29 @@ class TestSequences:
         turned = sequences.value(replace(log, rewards=1.0 - log.rewards), target, None, 0.05)
         assert turned == pytest.approx((1.0 - found.high, 1.0 - found.low), abs=1e-9)
 
+    def test_a_sequence_is_that_of_its_scores_within_their_range_to_its_horizon(self):
+        """By hand: doubly robust, paired, and weighted rewards and losses at half of alpha each."""
+        log, target, other, q_hat = one_log()
+        for horizon in (None, 1000):
+            low, high = dr.score_range(log, target)
+            by_dr = betting(dr.scores(log, target, q_hat), 0.05, low=low, high=high, horizon=horizon)
+            assert sequences.value(log, target, q_hat, 0.05, horizon=horizon) == by_dr
+            bound = dr.difference_bound(log, target, other)
+            x = dr.scores(log, target, q_hat) - dr.scores(log, other, q_hat)
+            paired = betting(x, 0.05, low=-bound, high=bound, horizon=horizon)
+            assert sequences.advantage(log, target, other, q_hat, 0.05, horizon=horizon) == paired
+            losses = replace(log, rewards=1.0 - log.rewards)
+            won, lost = (
+                betting(ips.scores(x, target), 0.025, low=0.0, high=10.0, horizon=horizon) for x in (log, losses)
+            )
+            both = max(won.low, 1.0 - lost.high), min(won.high, 1.0 - lost.low)
+            assert sequences.value(log, target, None, 0.05, horizon=horizon) == pytest.approx(both, abs=1e-12)
+
+    def test_rounds_of_the_same_moment_or_a_moment_apart_are_in_order(self):
+        log, target, _, q_hat = one_log(n=3)
+        for times in ([1.0, 1.0, 1.0], [0.0, 0.25, 0.5]):
+            sequences.value(replace(log, times=np.array(times)), target, q_hat, 0.05)
+
     def test_rounds_out_of_order_are_refused(self):
         log, target, _, q_hat = one_log(n=3)
         swapped = replace(log, times=np.array([0.0, 2.0, 1.0]))
@@ -172,6 +195,8 @@ class TestSequences:
         log, target, other, q_hat = one_log(n=3)
         with pytest.raises(EvidenceError, match=rf"q_hat must lie in \[0, 1\].* goes from {wrong} to {wrong}; clip it"):
             sequences.advantage(log, target, other, np.full_like(q_hat, wrong), 0.05)
+        with pytest.raises(EvidenceError, match=r"^q_hat must lie in \[0, 1\]"):
+            sequences.value(log, target, np.full_like(q_hat, wrong), 0.05)
 
 
 class TestBenchmark:

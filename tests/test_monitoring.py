@@ -93,6 +93,35 @@ class TestDrop:
         assert one.seen == 40
         assert alarms(one, [0.0] * 10) != []
 
+    def test_it_watches_from_the_first_value_after_its_patience_and_cries_at_the_run_length_itself(self):
+        """Two of 1 make 1 usual; a 0 lies 10 rooms below, so the two gamblers have 2.5 and 3.5, on average 3."""
+        for run_length, cried in ((3.0, [2]), (math.nextafter(3.0, 4.0), [])):
+            one = Drop(DropOptions(patience=2, memory=2, doubt=0.0, run_length=run_length))
+            assert alarms(one, [1.0, 1.0, 0.0]) == cried
+
+    def test_what_was_set_aside_counts_in_full_when_it_returns(self):
+        """The mean is that of all values; where memory is shorter than what was set aside, of that alone."""
+        values = [*WARM, 0.0, 0.0, 0.2, 0.0, 0.1, 0.3]
+        one, short = Drop(DropOptions(memory=10_000)), Drop(DropOptions(memory=300))
+        alarms(one, values)
+        short.seen, short.mean, short.aside, short.aside_mean = 5, 0.9, 600, 0.25
+        assert one.aside > 1
+        while one.aside:
+            values.append(1.0)
+            one.see(1.0)
+        assert one.mean == pytest.approx(float(np.mean(values)), abs=1e-12)
+        short.see(0.25)
+        assert (short.aside, short.mean) == (0, pytest.approx(0.25))
+
+    @pytest.mark.parametrize("change", [{"doubt": 0.0}, {"doubt": 0.5}, {"patience": 1}, {"run_length": 1.0 + 1e-9}])
+    def test_the_least_that_makes_sense_is_allowed(self, change):
+        DropOptions(**change)
+
+    @pytest.mark.parametrize("change", [{"doubt": math.inf}, {"doubt": -1e-9}, {"patience": 0}, {"run_length": 1.0}])
+    def test_what_promises_nothing_is_refused(self, change):
+        with pytest.raises(EvidenceError, match=r"^run_length must be > 1, doubt >= 0"):
+            DropOptions(**change)
+
     def test_while_it_wins_values_are_set_aside_and_return_when_it_has_lost(self):
         one = Drop()
         alarms(one, WARM)

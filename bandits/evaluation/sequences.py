@@ -85,7 +85,8 @@ def _within(found: Interval, least: float) -> Interval:
     return Interval(float(low), float(high))
 
 
-def _check(feedback: LoggedFeedback, q_hat: Matrix | None) -> None:
+def check_order(feedback: LoggedFeedback) -> None:
+    """Raise EvidenceError unless rounds are in order of time: a sequence bets on what comes next."""
     back = np.flatnonzero(~(np.diff(feedback.times) >= 0.0))
     if back.size:
         at = int(back[0])
@@ -93,6 +94,10 @@ def _check(feedback: LoggedFeedback, q_hat: Matrix | None) -> None:
             f"rounds must be in order of time, but {float(feedback.times[at])!r} is followed by "
             f"{float(feedback.times[at + 1])!r} at row {at + 1}; sort the log: a sequence bets on what comes next."
         )
+
+
+def _check(feedback: LoggedFeedback, q_hat: Matrix | None) -> None:
+    check_order(feedback)
     if q_hat is None:
         return
     check_q_hat(feedback, q_hat)
