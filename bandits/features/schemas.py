@@ -101,8 +101,9 @@ def _groups(schema: str) -> list[Group]:
     """The groups of a version of text-2, in order."""
     if schema == "text-2":
         return list(GROUPS.values())
-    left_out = schema.removeprefix(_WITHOUT).split("-")
-    if schema != without(*left_out) or len(left_out) == len(GROUPS):
+    said = schema.removeprefix(_WITHOUT).split("-")
+    left_out = [name for name in GROUPS if name in said]
+    if schema != without(*left_out) or len(left_out) in (0, len(GROUPS)):
         raise ConfigError(
             f"features must be one of {', '.join(NAMES)}, {_WITHOUT}GROUP… (of {', '.join(GROUPS)}, in this order) or "
             f"vector-D (D numbers), but got {schema!r}."
