@@ -1,6 +1,6 @@
 """Which features of a prompt earn their place, and does a choice flip when only its spelling changes?
 
-    python -m benchmarks.features --data paretobandit --seeds 5 --budgets 2.3e-4 3.0e-4 1.5e-2
+    python -m benchmarks.features --data paretobandit --seeds 5 --budgets 8.3e-5 3.0e-4
 
 The days and the night of benchmarks/routing.py, once for each schema: "text-1", "text-2", and "text-2" without each of
 its groups. A group that is the same for every prompt of the data (no conversation, no time, nobody known) is named
@@ -25,7 +25,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,12 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from bandits.budget import affordable
 from bandits.errors import PilotageError
-from bandits.features import GROUPS, names, without
+from bandits.features import GROUPS, Request, context, names, without
 from bandits.learners.frozen import thaw
 from bandits.policy import Policy
 from bandits.types import Actions, Context, Vector
 from benchmarks.edits import EDITS, edited
-from benchmarks.outcome_table import OutcomeTable, contexts, load_table
+from benchmarks.outcome_table import OutcomeTable, load_table
 from benchmarks.routing import Run, budgets_of, run, table_of
 
 WHOLE, FIRST = "text-2", "text-1"
@@ -65,10 +65,10 @@ def measure(source: str, arms: tuple[str, ...] | None, budget: float, seed: int,
     table = table_of(source, arms, seed, schema)
     policy, floor = thaw(made.candidate), table.domain(budget).floor
     chosen = choices(policy, table.second.contexts, floor, budget)
-    flips = {
-        kind: float(np.mean(choices(policy, _edited(table, kind, seed, schema), floor, budget) != chosen))
-        for kind in EDITS
-    }
+    flips = {}
+    for kind in EDITS:
+        features = np.stack([_edited(text, kind, schema) for text in table.second.texts])
+        flips[kind] = float(np.mean(choices(policy, features, floor, budget) != chosen))
     spend = float(made.pilotage.costs.mean()) / budget
     return Cell(float(made.pilotage.rewards.mean()), float(made.ungated.rewards.mean()), spend, flips)
 
@@ -174,8 +174,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(told | verdict(rows)))
 
 
-def _edited(table: OutcomeTable, kind: str, seed: int, schema: str) -> Context:
-    return contexts([edited(text, kind, seed) for text in table.second.texts], schema)
+@cache
+def _edited(text: str, kind: str, schema: str) -> Context:
+    """The context of a prompt after an edit: the same edit for every seed and budget of the runs."""
+    return context(Request(edited(text, kind)), schema)
 
 
 def _candidates(cells: Sequence[Cell]) -> Vector:

@@ -1,7 +1,7 @@
 """Hashed pieces of words: what a prompt is about, without a vocabulary.
 
 Three letters at a time, each as often as it occurs, so that a mistyped letter moves a few pieces among hundreds (of
-hashed whole words, one in forty). Few columns, since a night learns from a few thousand decisions.
+hashed whole words, one in forty). No more columns than a night can learn from.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from bandits.features.request import Reading
 
-_WIDTH, _LENGTH = 16, 3
+_WIDTH, _LENGTH = 64, 3
 NAMES = tuple(f"piece_{i}" for i in range(_WIDTH))
 _NUMBER = re.compile(r"\d+")
 _BASE, _MIX = np.uint64(0x100000001B3), np.uint64(0xFF51AFD7ED558CCD)  # FNV's prime; MurmurHash3's finaliser
