@@ -40,7 +40,7 @@ def run(seed: int) -> None:
     config, place = load_config(), _fresh_home()
     domain = config.domains[SCOPE.domain]
     budget = domain.budget_usd_per_request
-    table = load_table("paretobandit", seed, [arm.model for arm in domain.arms])
+    table = load_table("paretobandit", seed, [arm.model for arm in domain.arms], domain.features)
     rng = np.random.default_rng(seed)
     now = time.time()
     midnight = now - now % DAY_S

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from bandits.config import ArmConfig, DomainConfig
 from bandits.errors import PilotageError
-from bandits.features import text_context
+from bandits.features import Request, context, width
 from bandits.types import Context, Matrix
 from gateway.replay import Recording, Replay
 
@@ -34,6 +34,7 @@ class Day:
     contexts: Context  # (n, d)
     quality: Matrix
     cost: Matrix
+    texts: tuple[str, ...] = ()  # the prompts; none of a source that holds vectors
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -75,18 +76,28 @@ class OutcomeTable:
         )
 
 
-def load_table(source: str, seed: int, arms: Sequence[str] | None = None) -> OutcomeTable:
-    """The table of `source`: "paretobandit", FILE.npz or DIR (shuffled by `seed`). arms: a choice of its models."""
+def load_table(source: str, seed: int, arms: Sequence[str] | None = None, schema: str = "text-1") -> OutcomeTable:
+    """The table of `source`: "paretobandit", FILE.npz or DIR (shuffled by `seed`).
+
+    arms: a choice of its models.   schema: of the contexts, which are computed from the prompts; a FILE.npz brings its
+    own. Raises DataError, and ConfigError for an unknown schema.
+    """
+    width(schema)
     if source == "paretobandit":
-        table = _paretobandit()
+        table = _paretobandit(schema)
     elif source.endswith(".npz"):
         table = _vectors(Path(source))
     else:
-        table = _folder(Path(source), seed)
+        table = _folder(Path(source), seed, schema)
     return _choose(table, arms) if arms else table
 
 
-def _paretobandit() -> OutcomeTable:
+def contexts(prompts: Sequence[str], schema: str) -> Context:
+    """The contexts of prompts of which nothing but the text is known, (n, d)."""
+    return np.stack([context(Request(prompt), schema) for prompt in prompts])
+
+
+def _paretobandit(schema: str) -> OutcomeTable:
     try:
         folder = resources.files("pareto_bandit") / "data" / "examples"
     except ModuleNotFoundError:
@@ -101,8 +112,8 @@ def _paretobandit() -> OutcomeTable:
         quality = np.array([[row["arms"][model]["reward"] for model in models] for row in rows])
         cost = np.array([[row["arms"][model]["cost"] for model in models] for row in rows])
         prompts = tuple(row["prompt"] for row in rows)
-        days[name] = Day(prompts, np.stack([text_context(prompt) for prompt in prompts]), quality, cost)
-    return OutcomeTable(models, "text-1", days["val"], days["test_holdout"])
+        days[name] = Day(prompts, contexts(prompts, schema), quality, cost, prompts)
+    return OutcomeTable(models, schema, days["val"], days["test_holdout"])
 
 
 def _vectors(path: Path) -> OutcomeTable:
@@ -125,7 +136,7 @@ def _vectors(path: Path) -> OutcomeTable:
     return OutcomeTable(models, f"vector-{days[0].contexts.shape[1]}", *days)
 
 
-def _folder(path: Path, seed: int) -> OutcomeTable:
+def _folder(path: Path, seed: int, schema: str) -> OutcomeTable:
     import pyarrow.parquet as pq  # noqa: PLC0415  (heavy, and only this source needs it)
 
     try:
@@ -144,14 +155,17 @@ def _folder(path: Path, seed: int) -> OutcomeTable:
     quality[at], cost[at] = outcomes["quality"], outcomes["cost_usd"]
     if np.isnan(quality).any() or np.isnan(cost).any():
         raise DataError(f"{path} must hold an outcome for every prompt and model, but some are missing.")
-    contexts = np.stack([text_context(prompt) for prompt in prompts["prompt"]])
+    features = contexts(prompts["prompt"], schema)
     order = np.random.default_rng(seed).permutation(len(row))
     half = len(order) // 2
     days = [
-        Day(tuple(prompts["prompt_id"][i] for i in part), contexts[part], quality[part], cost[part])
+        Day(
+            *(tuple(prompts["prompt_id"][i] for i in part), features[part], quality[part], cost[part]),
+            texts=tuple(prompts["prompt"][i] for i in part),
+        )
         for part in (order[:half], order[half:])
     ]
-    return OutcomeTable(models, "text-1", *days)
+    return OutcomeTable(models, schema, *days)
 
 
 def _choose(table: OutcomeTable, arms: Sequence[str]) -> OutcomeTable:
@@ -159,5 +173,5 @@ def _choose(table: OutcomeTable, arms: Sequence[str]) -> OutcomeTable:
     if unknown or len(arms) < 2:
         raise DataError(f"--arms must name at least two of {', '.join(table.models)}, but got {', '.join(arms)}.")
     chosen = [table.models.index(arm) for arm in arms]
-    days = [Day(d.keys, d.contexts, d.quality[:, chosen], d.cost[:, chosen]) for d in (table.first, table.second)]
+    days = [replace(d, quality=d.quality[:, chosen], cost=d.cost[:, chosen]) for d in (table.first, table.second)]
     return OutcomeTable(tuple(arms), table.schema, *days)

@@ -39,6 +39,7 @@ from bandits.config import NightConfig
 from bandits.errors import PilotageError
 from bandits.guard import Choice
 from bandits.learners.frozen import thaw
+from bandits.policy import FrozenPolicy
 from bandits.record import MemoryRecord, rows
 from bandits.rewards import feedback
 from bandits.router import Router, Serving
@@ -72,6 +73,7 @@ class Run:
     simple: Mapping[str, tuple[float, float]]
     lead: float  # of pilotage over the best affordable fixed arm, per request
     lead_se: float  # paired, over requests
+    candidate: FrozenPolicy  # as trained that night, whichever policy was chosen
 
 
 class Clock:
@@ -89,9 +91,9 @@ class Clock:
         self.now += 1.0
 
 
-def run(source: str, arms: tuple[str, ...] | None, budget: float, seed: int) -> Run:
-    """Serve day 0, spend the night, serve day 1."""
-    table = _table(source, seed if Path(source).is_dir() else 0, arms)
+def run(source: str, arms: tuple[str, ...] | None, budget: float, seed: int, schema: str = "text-1") -> Run:
+    """Serve day 0, spend the night, serve day 1.   schema: of the contexts of prompts."""
+    table = table_of(source, arms, seed, schema)
     domain, replay, settings = table.domain(budget), table.replay(), NightConfig(seed=seed)
     rng, clock, record = np.random.default_rng([seed, 1]), Clock(), MemoryRecord()
     router = Router(SCOPE, domain, record, rng, clock)
@@ -120,12 +122,18 @@ def run(source: str, arms: tuple[str, ...] | None, budget: float, seed: int) -> 
         {name: value(table.second, probabilities) for name, probabilities in simple.items()},
         float(lead.mean()),
         float(lead.std(ddof=1) / np.sqrt(len(lead))),
+        judged.policies["candidate"].freeze(),
     )
 
 
+def table_of(source: str, arms: tuple[str, ...] | None, seed: int, schema: str) -> OutcomeTable:
+    """The table that a run of this seed serves."""
+    return _table(source, seed if Path(source).is_dir() else 0, arms, schema)
+
+
 @lru_cache(maxsize=2)
-def _table(source: str, seed: int, arms: tuple[str, ...] | None) -> OutcomeTable:
-    return load_table(source, seed, arms)
+def _table(source: str, seed: int, arms: tuple[str, ...] | None, schema: str) -> OutcomeTable:
+    return load_table(source, seed, arms, schema)
 
 
 def summarise(budget: float, runs: Sequence[Run], arms: Sequence[str]) -> list[dict[str, Any]]:
@@ -200,11 +208,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budgets", nargs="+", default=["auto"], help="USD per request, or auto")
     parser.add_argument("--seeds", type=int, default=20, help="how many")
     parser.add_argument("--arms", nargs="+", help="models to choose among (default: all)")
+    parser.add_argument("--features", default="text-1", help="schema of the prompts' contexts")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
     options = parser.parse_args(arguments)
     arms = tuple(options.arms) if options.arms else None
     try:
-        table = load_table(options.data, 0, arms)
+        table = load_table(options.data, 0, arms, options.features)
         budgets = budgets_of(table, options.budgets)
     except (PilotageError, ValueError) as error:
         parser.error(str(error))
@@ -230,7 +239,8 @@ def _all(
         Progress(console=Console(stderr=True)) as progress,
     ):
         task = progress.add_task("runs", total=len(budgets) * options.seeds)
-        jobs = {b: [pool.submit(run, options.data, arms, b, seed) for seed in range(options.seeds)] for b in budgets}
+        seeds, schema = range(options.seeds), options.features
+        jobs = {b: [pool.submit(run, options.data, arms, b, seed, schema) for seed in seeds] for b in budgets}
         for budget, futures in jobs.items():
             runs = []
             for future in futures:

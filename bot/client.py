@@ -25,6 +25,7 @@ import aiohttp
 import discord
 
 from bandits.errors import ForgedIdError, PilotageError
+from bandits.features import Request, Turn, context
 from bandits.serving import Server
 from bandits.types import Outcome
 from bot import words
@@ -155,11 +156,22 @@ class Bot(discord.Client):
             return False
         return isinstance(message.channel, discord.DMChannel) or self._me in message.raw_mentions
 
+    def _before(self, message: discord.Message) -> tuple[Turn, ...]:
+        """What `message` replies to, where Discord sent that along; what was said before it is not asked for."""
+        said = message.reference.resolved if message.reference else None
+        if not isinstance(said, discord.Message) or not said.content:
+            return ()
+        is_mine = said.author.id == self._me
+        text = words.body_of(said.content) if is_mine else words.without_mention(said.content, self._me)
+        return (Turn("assistant" if is_mine else "user", text, said.created_at.timestamp()),)
+
     async def _answer(self, message: discord.Message, prompt: str) -> None:
         try:
-            scope, ids = self._server.router.scope, self._server.ids
-            asker = ids.pseudonym(scope.tenant, str(message.author.id))
-            found = await asyncio.to_thread(answer, self._server.router, self._adapter, prompt, None, asker)
+            router, ids = self._server.router, self._server.ids
+            asker = ids.pseudonym(router.scope.tenant, str(message.author.id))
+            request = Request(prompt, self._before(message), message.created_at.timestamp())
+            known = context(request, router.domain.features)
+            found = await asyncio.to_thread(answer, router, self._adapter, prompt, known, asker)
             texts = words.parts(found, ids.token(found.decision))
         except GatewayError:  # its text may quote the prompt
             _log.warning("a model did not answer; the record has it")

@@ -42,6 +42,11 @@ def decision_of(content: str) -> str | None:
     return found[1] if found else None
 
 
+def body_of(content: str) -> str:
+    """What a message of the bot says, without its last line."""
+    return content.rpartition("\n")[0]
+
+
 def without_mention(content: str, user_id: int) -> str:
     """What is left of a message when the mentions of `user_id` are taken out."""
     return re.sub(rf"<@!?{user_id}>", "", content).strip()

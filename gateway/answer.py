@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bandits.features import text_context
+from bandits import features
 from bandits.router import Router
 from bandits.types import Context, Decision, Outcome
 from gateway.adapter import Adapter, GatewayError, Reply
@@ -21,12 +21,14 @@ class Answer:
 def answer(router: Router, adapter: Adapter, prompt: str, context: Context | None = None, user: str = "") -> Answer:
     """Answer `prompt` with the arm that `router` draws; the outcome is recorded before this returns.
 
-    context: the prompt's features where the caller has them already (a domain with its own vectors).
+    context: the request's features where the caller knows more than the prompt, or has vectors of its own.
     user: the pseudonym of whoever asks; "" for nobody in particular.
     A model that fails earns quality 0 for its arm, with source "failed" and its own cost, and the error is raised:
     a dead arm must not look like an arm without news.
     """
-    decision = router.decide(text_context(prompt) if context is None else context, user)
+    if context is None:
+        context = features.context(features.Request(prompt), router.domain.features)
+    decision = router.decide(context, user)
     arm = router.domain.arms[decision.action]
     try:
         reply = adapter.complete(arm.model, prompt)

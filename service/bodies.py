@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 LONGEST_PROMPT = 100_000  # characters
 LONGEST_TEXT = 10_000_000  # characters; a length of whatever kind also keeps halves of surrogate pairs out
 MOST_FEATURES = 9_999  # the widest "vector-D"
+MOST_TURNS = 50
 MOST_INPUTS = 100
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
@@ -72,6 +73,29 @@ class PilotQuery(TenantOnly):
     )
 
 
+class TurnBody(_In):
+    """Something said before the prompt."""
+
+    role: Literal["user", "assistant"]
+    text: Annotated[str, Field(max_length=LONGEST_PROMPT)]
+    time: Annotated[Number, Field(ge=0.0, le=1e11)] | None = Field(
+        default=None, description="UTC, seconds since the epoch."
+    )
+
+
+class AskerBody(_In):
+    """What the app knows of its user from their earlier requests of this domain."""
+
+    requests: Annotated[int, Field(ge=0, le=1_000_000_000)]
+    mean_reward: Annotated[Number, Field(ge=0.0, le=1.0)] | None = Field(
+        default=None, description="Of the answers they got; left out: none was judged."
+    )
+    favourite_share: Annotated[Number, Field(ge=0.0, le=1.0)] = Field(
+        default=0.0, description="Share of their requests that their commonest arm answered."
+    )
+    days: Annotated[Number, Field(ge=0.0, le=100_000.0)] = Field(default=0.0, description="Since the first of them.")
+
+
 class RouteBody(_In):
     """What to decide on: a prompt, or the context of a domain with features of its own. Exactly one of them."""
 
@@ -84,11 +108,25 @@ class RouteBody(_In):
     workspace: Workspace = "main"
     domain: Domain = "model_routing"
     user: User | None = None
+    conversation: Annotated[list[TurnBody], Field(max_length=MOST_TURNS)] = Field(
+        default=[],
+        description=f"What was said before the prompt, oldest first, {LONGEST_PROMPT:,} characters in all; no text of "
+        "it is kept. Read where the domain's features look at conversations (text-2).",
+    )
+    asker: AskerBody | None = Field(default=None, description="Read where the domain's features look at it (text-2).")
 
     @model_validator(mode="after")
     def _one(self) -> RouteBody:
         if (self.prompt is None) == (self.context is None):
             raise ValueError("exactly one of prompt and context must be given")
+        if self.prompt is None and (self.conversation or self.asker is not None):
+            raise ValueError("conversation and asker must come with a prompt; a context says all that is known")
+        length = sum(len(turn.text) for turn in self.conversation)
+        if length > LONGEST_PROMPT:
+            raise ValueError(
+                f"conversation must have at most {LONGEST_PROMPT:,} characters in all, but has {length:,}; "
+                "leave out the oldest turns"
+            )
         return self
 
 

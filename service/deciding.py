@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Header, Path, Query
 
-from bandits.errors import ContextError
-from bandits.features import NAMES, text_context
+from bandits.features import Asker, Request, Turn, context
 from bandits.ids import bare
 from bandits.keys import trusted_keys
 from bandits.prompts import keep
@@ -43,7 +42,8 @@ def route(body: RouteBody, here: Here, _: Annotated[TenantOnly, Query()]) -> Rou
     domain = parts.config.domains[scope.domain]
     server = parts.servers.get(scope)
     start = time.perf_counter()
-    decision = server.router.decide(_context(body, domain.features), parts.ids.pseudonym(here.tenant, body.user or ""))
+    known = _context(body, domain.features, parts.clock())
+    decision = server.router.decide(known, parts.ids.pseudonym(here.tenant, body.user or ""))
     parts.metrics.decided(decision, time.perf_counter() - start)
     if body.prompt is not None:
         keep(parts.home, parts.config, decision, body.prompt)
@@ -133,11 +133,11 @@ def snapshots(query: Annotated[SnapshotQuery, Query()], here: Here) -> list[Snap
     return found
 
 
-def _context(body: RouteBody, schema: str) -> Context:
-    """The context that the body stands for. Raises ContextError."""
-    if body.context is not None:
+def _context(body: RouteBody, schema: str, now: float) -> Context:
+    """The context that the body stands for at a time, UTC seconds. Raises ContextError."""
+    if body.prompt is None:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused by the router
             return np.array(body.context, dtype=np.float32)
-    if body.prompt is None or schema not in NAMES:
-        raise ContextError(f"a domain with features {schema!r} takes a context, but got a prompt; send its numbers.")
-    return text_context(body.prompt)
+    turns = tuple(Turn(**turn.model_dump()) for turn in body.conversation)
+    asker = Asker(**body.asker.model_dump()) if body.asker else None
+    return context(Request(body.prompt, turns, now, asker), schema)

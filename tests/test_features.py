@@ -1,4 +1,4 @@
-"""Facts about contexts: finite, bounded, the same vector in every process and for ever under one schema name."""
+"""Facts about contexts and "text-1": finite, the same vector in every process and for ever under one schema name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandits.errors import ConfigError, ContextError
-from bandits.features import NAMES, check_context, text_context, width
+from bandits.features import NAMES, Request, check_context, context, text_context, width
 
 PROMPT = "Write a python function:\n```def f(x): return 2*x```\nWhat does f(21) give? Préface $5"
 
@@ -37,12 +37,13 @@ GOLDEN = {
 
 def test_text_1_is_what_it_was_when_it_was_named():
     """The golden vector: a change of any feature needs a new schema name, or old logs would lie."""
-    context = text_context(PROMPT)
-    surface = [round(float(value), 4) for value in context[:12]]
+    vector = text_context(PROMPT)
+    surface = [round(float(value), 4) for value in vector[:12]]
 
     assert surface == [4.4427, 2.7081, 1.0986, 0.0476, 0.1786, 0.0357, 0.0119, 1.0, 0.5071, 1.0, 1.0, 1.0]
-    hashed = {i: round(float(v), 4) for i, v in enumerate(context[12:]) if v}
+    hashed = {i: round(float(v), 4) for i, v in enumerate(vector[12:]) if v}
     assert hashed == GOLDEN
+    assert context(Request(PROMPT), "text-1").tobytes() == vector.tobytes()
 
 
 def test_another_process_computes_the_same_bits():
@@ -89,6 +90,6 @@ def test_a_context_of_another_length_is_refused():
 def test_own_vectors_have_a_schema_too():
     """vector-D for callers with features of their own; anything else is a configuration error."""
     assert width("vector-26") == 26
-    for unknown in ("vector-0", "vector-", "text-2", "vector-99999"):
+    for unknown in ("vector-0", "vector-", "text-9", "vector-99999"):
         with pytest.raises(ConfigError, match="features must be one of text-1"):
             width(unknown)

@@ -7,12 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from bandits.config import RewardConfig
-from bandits.features import text_context, width
+from bandits.features import Request, Turn, context, text_context, width
 from bandits.ids import bare
 from bandits.learners.cost import CostModel
 from bandits.learners.linear_policy import LinearPolicy, PriceCurve
@@ -22,7 +23,7 @@ from bandits.serving import Home
 from bot.words import decision_of
 from gateway.adapter import Reply
 from tests.bot.conftest import ARMS, CODE, LONG, MENTION, PARTLY, PRICES, QUESTION, World, fixed, replay, running
-from tests.bot.fake_discord import ALICE, BERT, BOT, CHANNEL, DM, OTHER_BOT, SILENT, FakeDiscord
+from tests.bot.fake_discord import ALICE, BERT, BOT, CHANNEL, DM, GUILD, OTHER_BOT, SILENT, TIME, FakeDiscord
 
 
 def test_a_mention_is_answered_by_the_model_that_was_drawn(play):
@@ -40,6 +41,28 @@ def test_a_mention_is_answered_by_the_model_that_was_drawn(play):
         assert fake.reactions == [(reply["id"], "👍"), (reply["id"], "👎")]
         assert (outcome.quality, outcome.cost_usd) == (recorded.quality, recorded.cost_usd)
         assert decision.context.tobytes() == text_context(QUESTION).tobytes()
+
+    play(scene)
+
+
+def test_what_a_message_replies_to_is_the_conversation(play, world):
+    """The bot's own answer without its footer, a message without the mention; one that is gone is no conversation."""
+    domain = world.config.domains["model_routing"].model_copy(update={"features": "text-2"})
+    world.config.__dict__["domains"] = {"model_routing": domain}
+
+    async def scene(fake, bot):
+        first = await bot.asked(MENTION + QUESTION)
+        body = first["content"].rpartition("\n")[0]
+        of_a_person = fake.messages[fake.say(MENTION + "Listen")]
+        for said in (first, of_a_person, None):
+            reference = {"message_id": "1001", "channel_id": CHANNEL, "guild_id": GUILD}
+            await bot.asked(MENTION + QUESTION, type=19, message_reference=reference, referenced_message=said)
+
+        now = datetime.fromisoformat(TIME).timestamp()
+        talks = [(), (Turn("assistant", body, now),), (Turn("user", "Listen", now),), ()]
+        expected = [context(Request(QUESTION, talk, now), "text-2").tobytes() for talk in talks]
+        assert [decision.context.tobytes() for decision in bot.decisions()] == expected
+        assert len(set(expected)) == 3
 
     play(scene)
 

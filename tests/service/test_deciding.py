@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from bandits.features import text_context
+from bandits.features import Asker, Request, Turn, context, text_context
 from bandits.ids import bare
 from bandits.people import People
 from bandits.prompts import Prompts
@@ -16,6 +16,7 @@ from bandits.record import rows
 from bandits.types import Scope
 
 JSON = {"Content-Type": "application/json"}
+TURN = {"role": "user", "text": "x"}
 
 
 def decide(api, prompt: str = "Why is the sky blue?", **body: object) -> dict:
@@ -48,6 +49,34 @@ def test_a_context_may_take_the_place_of_the_prompt(api, home):
         assert record.decision(bare(own["decision_id"]), "acme").context.tolist() == [0.5, -1.0, np.float32(3e10)]
         assert record.decision(bare(own["decision_id"]), "acme").scope == Scope("acme", "lab", "own")
         assert record.decision(bare(sent["decision_id"]), "acme").context.tobytes() == text_context("hello").tobytes()
+
+
+def test_a_conversation_and_the_asker_become_features_and_nothing_else(home, config, acme, start):
+    """With the time of the request: those of text-2, bit for bit; no word of them is in the record or beside it."""
+    domain = config.domains["model_routing"].model_copy(update={"features": "text-2"})
+    config.__dict__["domains"] = config.domains | {"model_routing": domain}
+    said = [
+        {"role": "user", "text": "Why is the sky blue?", "time": 1e9},
+        {"role": "assistant", "text": "Rayleigh scatters it."},
+    ]
+    asker = {"requests": 3, "mean_reward": 0.5, "favourite_share": 1, "days": 2.5}
+    with start(clock=lambda: 2e9).client(acme) as api:
+        made = decide(api, "and again?", conversation=said, asker=asker)["decision_id"]
+        plain = decide(api, "and again?")["decision_id"]
+    turns = (Turn("user", said[0]["text"], 1e9), Turn("assistant", said[1]["text"]))
+    request = Request("and again?", turns, 2e9, Asker(3, 0.5, 1.0, 2.5))
+    with home.open_record() as record:
+        kept, bald = (record.decision(bare(one), "acme") for one in (made, plain))
+
+    assert kept.context.tobytes() == context(request, "text-2").tobytes()
+    assert bald.context.tobytes() == context(Request("and again?", time=2e9), "text-2").tobytes()
+    assert kept.context.tobytes() != bald.context.tobytes()
+    assert [file for file in home.root.rglob("*") if file.is_file() and b"Rayleigh" in file.read_bytes()] == []
+
+
+def test_the_longest_conversation_is_taken(shared):
+    """50 turns, 100,000 characters in all; a domain that does not look at them decides all the same."""
+    decide(shared.api, conversation=[{"role": "user", "text": "x" * 2_000}] * 50)
 
 
 def test_an_arm_that_cannot_be_paid_is_excluded_with_its_reason(home, config, acme, start):
@@ -162,6 +191,27 @@ BAD_ROUTE = {
     "more than float32 holds": ({"context": [1.0, 1e300, 3.0], "domain": "own"}, 422, "finite"),
     "a number of 400 digits": ({"context": [1.0, 10**400, 3.0], "domain": "own"}, 422, "context.1"),
     "far too many numbers": ({"context": [0.0] * 10_000, "domain": "own"}, 422, "context"),
+    "too many turns": ({"prompt": "x", "conversation": [TURN] * 51}, 422, "at most 50 items"),
+    "too long a conversation": (
+        {"prompt": "x", "conversation": [TURN | {"text": "x" * 2_001}] * 50},
+        422,
+        "at most 100,000 characters in all, but has 100,050; leave out the oldest turns",
+    ),
+    "a turn of nobody": ({"prompt": "x", "conversation": [TURN | {"role": "system"}]}, 422, "conversation.0.role"),
+    "a turn before the epoch": ({"prompt": "x", "conversation": [TURN | {"time": -1}]}, 422, "conversation.0.time"),
+    "a turn without text": ({"prompt": "x", "conversation": [{"role": "user"}]}, 422, "conversation.0.text"),
+    "numbers and a conversation": (
+        {"context": [1.0, 2.0, 3.0], "domain": "own", "conversation": [TURN]},
+        422,
+        "must come with a prompt",
+    ),
+    "numbers and an asker": (
+        {"context": [1.0, 2.0, 3.0], "domain": "own", "asker": {"requests": 1}},
+        422,
+        "must come with a prompt",
+    ),
+    "fewer than no requests": ({"prompt": "x", "asker": {"requests": -1}}, 422, "asker.requests"),
+    "a reward beyond 1": ({"prompt": "x", "asker": {"requests": 1, "mean_reward": 2}}, 422, "asker.mean_reward"),
     "a list": ([1], 422, "body"),
     "null": (None, 422, "body"),
 }

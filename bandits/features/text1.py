@@ -1,8 +1,4 @@
-"""Text -> context: stateless, named, versioned, the same vector in every process.
-
-Computed once, when deciding, and logged; training reads only what was logged, so no prompt has to be stored.
-Anything *fitted* (centre, scale) belongs to the policy. Change a feature only under a new schema name.
-"""
+"""The schema "text-1": twelve facts of a prompt's surface, then 64 signed hashed words. Frozen, bit for bit."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ from math import log1p
 
 import numpy as np
 
-from bandits.errors import ConfigError, ContextError
 from bandits.types import Context
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -33,20 +28,7 @@ _SURFACE = (
     "has_formula",
     "has_code",
 )
-NAMES: dict[str, tuple[str, ...]] = {"text-1": (*_SURFACE, *(f"word_{i}" for i in range(_WORDS)))}
-
-
-def width(schema: str) -> int:
-    """Length of the contexts of `schema`; raises ConfigError for an unknown one.
-
-    "vector-D" is for callers with D features of their own, which Pilotage takes as they are.
-    """
-    if schema in NAMES:
-        return len(NAMES[schema])
-    own = re.fullmatch(r"vector-([1-9][0-9]{0,3})", schema)
-    if own is None:
-        raise ConfigError(f"features must be one of {', '.join(NAMES)} or vector-D (D numbers), but got {schema!r}.")
-    return int(own[1])
+NAMES = (*_SURFACE, *(f"word_{i}" for i in range(_WORDS)))
 
 
 def text_context(text: str) -> Context:
@@ -56,24 +38,10 @@ def text_context(text: str) -> Context:
     "Feature Hashing for Large Scale Multitask Learning"), and the hashed part has norm 1, so that a long prompt
     does not shout.
     """
-    out = np.empty(len(NAMES["text-1"]), dtype=np.float32)
+    out = np.empty(len(NAMES), dtype=np.float32)
     out[: len(_SURFACE)] = _surface(text)
     out[len(_SURFACE) :] = _hashed_words(text)
     return out
-
-
-def check_context(context: Context, expected: int | None = None) -> Context:
-    """Return `context` as a finite float32 vector of the expected length, or raise ContextError."""
-    context = np.asarray(context, dtype=np.float32)
-    if context.ndim != 1 or (expected is not None and context.shape != (expected,)):
-        raise ContextError(f"context must have shape ({'d' if expected is None else expected},), got {context.shape}.")
-    bad = np.flatnonzero(~np.isfinite(context))
-    if bad.size:
-        raise ContextError(
-            f"context must be finite, but feature(s) {bad[:5].tolist()} are {context[bad[:5]].tolist()}; "
-            "leave the decision out or give the feature a value."
-        )
-    return context
 
 
 def _surface(text: str) -> list[float]:
