@@ -29,6 +29,7 @@ from bandits.types import Matrix
 
 MOST_ROUNDS = 20_000  # of a log that is lifted: time and memory grow with it (see docs/training.md)
 WAVES, BANDWIDTH, LINEAR, WEIGHT = 512, 0.8, 1.0, 6.0  # of the lift, see lift.py
+WAVES_A_FEATURE = 64  # at most: narrow contexts bend in few ways
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +102,8 @@ def _unfit(learner: Learner, prepared: Prepared) -> str | None:
 
 
 def _lifted(prepared: Prepared, linear: Trained, wanted: Sequence[Learner]) -> Iterator[tuple[Learner, Candidate]]:
-    lift = Lift.draw(prepared.scaler, WAVES, BANDWIDTH, LINEAR, WEIGHT)
+    waves = min(WAVES, WAVES_A_FEATURE * len(prepared.scaler.mean))
+    lift = Lift.draw(prepared.scaler, waves, BANDWIDTH, LINEAR, WEIGHT)
     flat = prepared.events
     events = Events(
         lift.features(prepared.feedback.contexts), flat.actions, flat.targets, flat.propensities, flat.folds, flat.k

@@ -33,3 +33,8 @@ def thaw(frozen: FrozenPolicy) -> Policy:
         return thawed(frozen)
     except (KeyError, ValueError) as error:
         raise SnapshotError(f"the arrays of a {frozen.kind!r} policy must be complete, but: {error}.") from error
+
+
+def rules(policy: Policy) -> str | None:
+    """The policy as text, if it is of a kind that prints itself."""
+    return policy.describe() if isinstance(policy, TreePolicy) else None

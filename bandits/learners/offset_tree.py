@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from bandits.errors import NotEnoughDataError, ShapeError
 from bandits.learners.doubly_robust import FOLDS, MAX_WEIGHT, Events, dr_scores, playing
-from bandits.learners.grid import on_grid
+from bandits.learners.grid import STEP, on_grid
 from bandits.types import Actions, Mask, Matrix, Vector
 
 PENALTIES = (10.0, 30.0, 100.0, 300.0)  # that `learn` tries, in events
@@ -292,34 +292,50 @@ class OnlineOffsetTree:
 
     def __init__(self, children: NDArray[np.int64], d: int, penalty: float = 30.0) -> None:
         """children: see OffsetTree.   d: features of phi, the constant included."""
+        nodes = len(children)
         self.penalty = penalty
-        self.tree = OffsetTree(children, np.zeros((len(children), d)))
-        self.sums = [Sums(np.zeros((d, d)), np.zeros(d), 0.0, 0.0) for _ in children]
-        self._solve_at = [1.0] * len(children)
-        self._parent = {int(child): node for node, pair in enumerate(children) for child in pair}
+        self.tree = OffsetTree(children, np.zeros((nodes, d)))
+        self._gram, self._moment = np.zeros((nodes, d, d)), np.zeros((nodes, d))
+        self._weight, self._count, self._solve_at = np.zeros(nodes), np.zeros(nodes), np.ones(nodes)
+        self._above = {
+            int(child): (node, side) for node, pair in enumerate(children) for side, child in enumerate(pair)
+        }
+
+    @property
+    def sums(self) -> list[Sums]:
+        """What each node has heard so far."""
+        return [
+            Sums(self._gram[node].copy(), self._moment[node].copy(), float(self._weight[node]), float(count))
+            for node, count in enumerate(self._count)
+        ]
 
     def learn(self, phi: Vector, action: int, reward: float, propensity: float) -> None:
         """Learn from one event.   phi: (D,) on the grid.   reward: [0, 1]."""
-        row, weight = phi[None, :], importance(np.array([propensity]))
+        weight = round(min(1.0 / propensity, MAX_WEIGHT) / _WEIGHT_STEP) * _WEIGHT_STEP
+        target = round(max(min(reward - 0.5, 1.0), -1.0) / STEP) * STEP
+        weighted = weight * phi
+        square = weighted[:, None] * phi
         number: int = action
-        while number in self._parent:
-            node = self._parent[number]
-            rightward = int(self.tree.children[node, 1]) == number
-            target = on_grid([(reward - 0.5) * (1.0 if rightward else -1.0)], 1.0)
+        while number in self._above:
+            node, rightward = self._above[number]
             # An arm that loses here is not what this node sends up, so the nodes above do not hear of it.
-            wins = bool(phi @ self.tree.weights[node] > 0.0) == rightward
-            self._add(node, Sums.of(row, target, weight))
+            wins = (phi @ self.tree.weights[node] > 0.0) == rightward
+            self._gram[node] += square
+            self._moment[node] += weighted * (target if rightward else -target)
+            self._weight[node] += weight
+            self._count[node] += 1.0
+            self._solve(node)
             if not wins:
                 return
             number = self.tree.k + node
 
-    def _add(self, node: int, event: Sums) -> None:
-        self.sums[node] = self.sums[node] + event
-        if self.sums[node].count >= self._solve_at[node]:
+    def _solve(self, node: int) -> None:
+        """Anew, when what the node has heard has grown by a tenth."""
+        if self._count[node] >= self._solve_at[node]:
             weights = self.tree.weights.copy()
             weights[node] = self.sums[node].solve(self.penalty)
             self.tree = replace(self.tree, weights=weights)
-            self._solve_at[node] = max(self.sums[node].count + 1.0, 1.1 * self.sums[node].count)
+            self._solve_at[node] = max(self._count[node] + 1.0, 1.1 * self._count[node])
 
 
 def _rows(allowed: Mask | None, n: int) -> Mask | None:
