@@ -39,7 +39,7 @@ def choose(scores: Mapping[Learner, Vector]) -> Chosen:
         finite_scores(scores[learner], learner)
     if len(scores[best]) < 2:
         raise NotEnoughDataError(
-            f"a choice needs two events, but the log has {len(scores[best])}; serve on and try again."
+            f"a choice needs two rounds, but the log has {len(scores[best])}; serve on and try again."
         )
     for learner in others:
         gain = moments(scores[learner] - scores[best])
