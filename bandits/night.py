@@ -15,6 +15,7 @@ import numpy as np
 
 from bandits import guard, training
 from bandits.audit import Action, Audit, Head
+from bandits.candidates import Contest, compete
 from bandits.config import Config, DomainConfig, NightConfig
 from bandits.evaluation import dr, report
 from bandits.evaluation.weights import support
@@ -38,7 +39,8 @@ class Learned:
 
     prepared: Prepared
     tuned: Tuned
-    trained: Trained
+    trained: Trained  # the linear learner: the yardstick, and the price model
+    contest: Contest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,10 +74,11 @@ def learn(
     storage: Path | None = None,
     on_trial: Callable[[int], None] = lambda done: None,
 ) -> Learned:
-    """Train and tune. Raises NotEnoughDataError when the log is too small."""
+    """Train, tune, and choose among learners. Raises NotEnoughDataError when the log is too small."""
     prepared = training.prepare(feedback, domain, settings.min_rounds)
     tuned = tune(prepared, trials=settings.trials, seed=settings.seed, study=study, storage=storage, on_trial=on_trial)
-    return Learned(prepared, tuned, training.train(prepared, tuned.parameters))
+    trained = training.train(prepared, tuned.parameters)
+    return Learned(prepared, tuned, trained, compete(prepared, trained, settings.learners))
 
 
 def judge(learned: Learned, settings: NightConfig, incumbent: Incumbent | None = None, night: int = 1) -> Judged:
@@ -87,10 +90,10 @@ def judge(learned: Learned, settings: NightConfig, incumbent: Incumbent | None =
     prepared, trained = learned.prepared, learned.trained
     feedback, domain = prepared.feedback, prepared.domain
     q_hat = np.clip(trained.scores.q_hat, 0.0, 1.0)
-    policies: dict[Choice, Policy] = {"candidate": trained.policy, **_simple(prepared, q_hat)}
+    policies: dict[Choice, Policy] = {"candidate": learned.contest.policy, **_simple(prepared, q_hat)}
     allowed = np.broadcast_to(prepared.allowed, q_hat.shape)
     probs: dict[Choice, Matrix] = {
-        "candidate": trained.action_probs,
+        "candidate": learned.contest.action_probs,
         "mix": policies["mix"].probabilities(feedback.contexts, allowed),
         "fixed": policies["fixed"].probabilities(feedback.contexts, allowed),
     }
@@ -102,10 +105,14 @@ def judge(learned: Learned, settings: NightConfig, incumbent: Incumbent | None =
     gated = _gate(learned, probs[guarded.chosen], q_hat, settings, incumbent, night)
     rows = report.evaluate(feedback, {str(name): p for name, p in probs.items()}, q_hat)
     chosen: Choice | None
+    why = guarded.reason
+    if guarded.chosen == "candidate":
+        choice = learned.contest.choice
+        why += f" It was learned by {choice.learner}: {choice.reason}."
     if incumbent is None:
-        chosen, reason = guarded.chosen, guarded.reason
+        chosen, reason = guarded.chosen, why
     elif gated.outcome == "pass":
-        chosen, reason = guarded.chosen, f"{guarded.reason} It replaces snapshot {incumbent.version}: {gated.reason}"
+        chosen, reason = guarded.chosen, f"{why} It replaces snapshot {incumbent.version}: {gated.reason}"
     else:
         chosen, reason = None, f"Snapshot {incumbent.version} stays: {gated.reason}"
     return Judged(
@@ -263,6 +270,7 @@ def _gate(
 def _detail(learned: Learned, judged: Judged) -> dict[str, Any]:
     return {
         "tuning": asdict(learned.tuned),
+        "choice": learned.contest.detail(),
         "guard": asdict(judged.guard),
         "gate": asdict(judged.gate),
         "costs": dict(judged.costs),

@@ -32,6 +32,7 @@ from bandits.learners.passes import (
     Spending,
     corrected,
     cost_gram_of,
+    curve_of,
     grams_of,
     reward_models,
     scaler_of,
@@ -207,7 +208,8 @@ def _fit(log: Fold, shared: Shared, parameters: Parameters) -> Fitted:
     moment = log.faded(Corrections(shared.scaler, models), shared.domain.half_life_days)["moment"]
     weights = corrected(shared.folded, moment, parameters)
     spending = Spending(shared.scaler, weights[:FOLDS], shared.cost, shared.points, shared.allowed)
-    return Fitted(weights[FOLDS], weights[:FOLDS], spending.curve(log.sums(spending), shared.domain.floor))
+    curve = curve_of(log.sums(spending), shared.allowed, shared.points, shared.domain.floor)
+    return Fitted(weights[FOLDS], weights[:FOLDS], curve)
 
 
 def _policy(shared: Shared, fitted: Fitted, arms: tuple[str, ...], schema: str) -> LinearPolicy:

@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from bandits.candidates import BANDWIDTH, LINEAR, WAVES, WEIGHT
 from bandits.learners import corrected, direct_method, offset_tree
 from bandits.learners.doubly_robust import Events, fold_of
 from bandits.learners.grid import on_grid
@@ -46,8 +47,6 @@ SETS = ("letter", "pendigits", "satimage", "digits", "vehicle", "soybean", "dna"
 METHODS = ("direct_method", "doubly_robust", "offset_tree")
 BARS = {"doubly_robust": 0.225, "offset_tree": 0.33}  # mean error over SETS, five seeds
 LOGGED = 0.6
-
-WAVES, BANDWIDTH, LINEAR, WEIGHT = 512, 0.8, 1.0, 6.0  # of the lift, see bandits/learners/lift.py
 
 
 @dataclass(frozen=True, slots=True, eq=False)

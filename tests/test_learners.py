@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,46 +33,12 @@ def test_the_grid_is_near_and_bounded(value, limit):
     assert abs(snapped - np.clip(value, -limit, limit)) <= STEP / 2
 
 
-@given(st.integers(0, 10_000), st.lists(st.integers(0, 199), max_size=4), st.randoms(use_true_random=False))
-def test_sums_do_not_care_about_order_or_partition(seed, cuts, random):
-    """Merged from any parts in any order, every bit of the sums is the same; subtraction takes a part back."""
-    e = events(200, 5, 3, seed)
-    whole = Gram.of(e.phi, e.actions, e.targets, 3)
-    bounds = [0, *sorted(cuts), 200]
-    parts = [slice(a, b) for a, b in pairwise(bounds)]
-    grams = [Gram.of(e.phi[p], e.actions[p], e.targets[p], 3) for p in parts]
-    shuffled = random.sample(grams, len(grams))
-
-    merged = reduce(Gram.__add__, shuffled)
-
-    for name in ("gram", "moment", "count"):
-        assert getattr(merged, name).tobytes() == getattr(whole, name).tobytes()
-        without = getattr(whole - grams[0], name)
-        assert without.tobytes() == getattr(reduce(Gram.__add__, grams[1:], _zero(whole)), name).tobytes()
-
-
-def _zero(like: Gram) -> Gram:
-    return like - like
-
-
 def test_float_sums_without_the_grid_do_care():
     """The negative control: why the grid is there."""
     rng = np.random.default_rng(0)
     phi, half = rng.normal(size=(4000, 6)), 1234
 
     assert ((phi.T @ phi) != (phi[:half].T @ phi[:half]) + (phi[half:].T @ phi[half:])).any()
-
-
-@given(st.integers(0, 10_000), st.integers(1, 199))
-def test_context_sums_merge_and_subtract(seed, cut):
-    """Pass 1 is exact as well, in whole numbers."""
-    x = np.random.default_rng(seed).normal(0, 3, (200, 4)).astype(np.float32)
-    whole, a, b = ContextSums.of(x), ContextSums.of(x[:cut]), ContextSums.of(x[cut:])
-
-    for merged in (a + b, b + a, (whole + a) - a):
-        assert merged.count == 200
-        assert (merged.total == whole.total).all()
-        assert (merged.squares == whole.squares).all()
 
 
 def test_the_scaler_standardises_and_silences_constants():

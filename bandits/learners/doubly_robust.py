@@ -91,15 +91,19 @@ def fit(events: Events, folded: Sequence[Gram], parameters: Parameters, without:
     return _solve([folded[fold] for fold in inside], parameters) + shift
 
 
-def dr_scores(events: Events, q_hat: Matrix, chosen: Actions) -> Vector:
-    """Doubly robust scores, (n,), of playing `chosen`, (n,): their mean estimates what it would have earned.
+def dr_scores(events: Events, q_hat: Matrix, action_probs: Matrix) -> Vector:
+    """Doubly robust scores, (n,), of a policy: their mean estimates what it would have earned.
 
-    q_hat: (n, K), not fitted on these events.   1/p is clipped at MAX_WEIGHT.
+    q_hat: (n, K), not fitted on these events.   action_probs: (n, K).   1/p is clipped at MAX_WEIGHT.
     """
     rows = np.arange(len(events.phi))
-    told = chosen == events.actions
     surprise = (events.targets - q_hat[rows, events.actions]) * weights(events)
-    return q_hat[rows, chosen] + np.where(told, surprise, 0.0)
+    return np.asarray((action_probs * q_hat).sum(axis=1) + action_probs[rows, events.actions] * surprise)
+
+
+def playing(arms: Actions, k: int) -> Matrix:
+    """The policy, (n, K), that plays these arms, (n,), for sure."""
+    return np.asarray(arms[:, None] == np.arange(k), dtype=np.float64)
 
 
 def weights(events: Events) -> Vector:

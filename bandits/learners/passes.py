@@ -227,24 +227,29 @@ class Spending:
 
     def __call__(self, slab: Slab) -> Sums:
         """The sums of these events."""
-        chosen, explored = np.zeros((len(self.prices), 2)), np.zeros(2)
+        found = []
         for fold in range(FOLDS):
             mine = np.flatnonzero(slab.folds == fold)
-            for start in range(0, len(mine), _BLOCK):
+            for start in range(0, max(len(mine), 1), _BLOCK):
                 phi = slab.features(self.features, mine[start : start + _BLOCK])
-                q_hat = rowwise(phi, self.models[fold])[:, self.allowed]
-                usd = self.cost.predict(phi)[:, self.allowed]
-                parts, each = limbs(usd), np.arange(len(phi))
-                explored += parts.sum(axis=(0, 1))
-                for i, price in enumerate(self.prices):
-                    chosen[i] += parts[each, (q_hat - price * usd).argmax(axis=1)].sum(axis=0)
-        return Sums({"chosen": chosen, "explored": explored, "n": np.array(len(slab))})
+                found.append(spent(rowwise(phi, self.models[fold]), self.cost.predict(phi), self.allowed, self.prices))
+        return reduce(Sums.__add__, found)
 
-    def curve(self, sums: Sums, floor: float) -> PriceCurve:
-        """The price curve that these sums draw, for a policy with this floor."""
-        n = int(sums["n"])
-        chosen, explored = sums["chosen"].sum(axis=1) / n, float(sums["explored"].sum()) / (n * self.allowed.sum())
-        return PriceCurve(self.prices, np.minimum.accumulate((1.0 - floor) * chosen + floor * explored))
+
+def spent(q_hat: Matrix, cost_hat: Matrix, allowed: Mask, prices: Vector) -> Sums:
+    """The sums of Spending, of events with these estimates, (n, K) each, by models that left them out."""
+    q_hat, usd = q_hat[:, allowed], cost_hat[:, allowed]
+    parts, each, chosen = limbs(usd), np.arange(len(usd)), np.zeros((len(prices), 2))
+    for i, price in enumerate(prices):
+        chosen[i] = parts[each, (q_hat - price * usd).argmax(axis=1)].sum(axis=0)
+    return Sums({"chosen": chosen, "explored": parts.sum(axis=(0, 1)), "n": np.array(len(usd))})
+
+
+def curve_of(sums: Sums, allowed: Mask, prices: Vector, floor: float) -> PriceCurve:
+    """The price curve that the sums of Spending draw, for a policy with this floor."""
+    n = int(sums["n"])
+    chosen, explored = sums["chosen"].sum(axis=1) / n, float(sums["explored"].sum()) / (n * allowed.sum())
+    return PriceCurve(prices, np.minimum.accumulate((1.0 - floor) * chosen + floor * explored))
 
 
 def arrays_of(frozen: object) -> Mapping[str, NDArray[Any]]:
