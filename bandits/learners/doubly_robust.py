@@ -36,7 +36,7 @@ class Parameters:
 
     shared: float = 100.0  # holds the part of the reward model that all arms share
     own: float = 3000.0  # holds each arm's difference from it
-    correction: float = 10_000.0  # holds the doubly robust correction, times mean(1[a = a_i] / p_i²) of each arm
+    correction: float = 3000.0  # holds the doubly robust correction, times mean(1[a = a_i] / p_i²) of each arm
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,8 +100,8 @@ def squared(weights: Vector) -> Vector:
 
 
 def shift(gram: Matrix, moment: Matrix, squares: Vector, parameters: Parameters) -> Matrix:
-    """The correction, (K, D).   gram: (D, D) over all events.   moment: (K, D).   squares: (K,) sums of squared weights."""
-    noise = np.maximum(squares / max(gram[-1, -1], 1.0), 1.0)  # the last feature is the constant 1: its square counts events
+    """The correction, (K, D).   gram: (D, D) of all events.   moment: (K, D).   squares: (K,) of weights, summed."""
+    noise = np.maximum(squares / max(gram[-1, -1], 1.0), 1.0)  # the last feature is the constant 1
     penalties = parameters.correction * noise[:, None, None] * np.eye(len(gram))
     return np.asarray(np.linalg.solve(gram + penalties, moment[..., None])[..., 0])
 
