@@ -5,8 +5,9 @@ waits for the night. Only rows in the order of the record count, so every proces
 serves the same policy there, a decision that logs the position can be replayed, and a restart loses nothing.
 
 What is learned: which arms are quarantined (change.py), and with `between_nights = "learn"` also the level of each arm
-of a learned policy, the ridge estimate of r - q_hat(x, a) with the snapshot as its prior. What serves is a pure function
-of the snapshot, these numbers and the quarantine. A policy that foretells no reward is held against an arm's own mean.
+of a learned policy, the ridge estimate of r - q_hat(x, a) with the snapshot as its prior. What serves is a pure
+function of the snapshot, these numbers and the quarantine. A policy that foretells no reward is held against an arm's
+own mean.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from bandits.evaluation.weights import support
 from bandits.gates import GateVerdict, gate
 from bandits.guard import Choice, GuardVerdict
 from bandits.keys import SigningKey, trusted_keys
-from bandits.learners.baselines import ContextFree
+from bandits.learners.baselines import ContextFree, arm_values
 from bandits.learners.frozen import SIMPLE_KINDS, thaw
 from bandits.night_report import NightReport, kept
 from bandits.policy import Policy
@@ -30,7 +30,7 @@ from bandits.serving import Home
 from bandits.snapshots import Manifest, SnapshotReader, latest, publish
 from bandits.training import Prepared, Trained
 from bandits.tuning import Tuned, tune
-from bandits.types import LoggedFeedback, Matrix, Scope
+from bandits.types import LoggedFeedback, Mask, Matrix, Scope
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,20 +90,24 @@ def judge(learned: Learned, settings: NightConfig, incumbent: Incumbent | None =
     prepared, trained = learned.prepared, learned.trained
     feedback, domain = prepared.feedback, prepared.domain
     q_hat = np.clip(trained.scores.q_hat, 0.0, 1.0)
-    policies: dict[Choice, Policy] = {"candidate": learned.contest.policy, **_simple(prepared, q_hat)}
+    simple = _simple(prepared, q_hat, np.ones(len(feedback), np.bool_))
+    policies: dict[Choice, Policy] = {"candidate": learned.contest.policy, **simple}
     allowed = np.broadcast_to(prepared.allowed, q_hat.shape)
-    probs: dict[Choice, Matrix] = {
-        "candidate": learned.contest.action_probs,
-        "mix": policies["mix"].probabilities(feedback.contexts, allowed),
-        "fixed": policies["fixed"].probabilities(feedback.contexts, allowed),
-    }
-    costs = {name: float((p * trained.scores.cost_hat).sum(axis=1).mean()) for name, p in probs.items()}
+    rows = {name: policy.probabilities(feedback.contexts[:1], allowed[:1])[0] for name, policy in simple.items()}
+    probs: dict[Choice, Matrix] = {"candidate": learned.contest.action_probs, **_shadows(prepared, q_hat)}
+    costs = {name: float(row @ trained.scores.cost_hat.mean(axis=0)) for name, row in rows.items()}
+    costs["candidate"] = float((probs["candidate"] * trained.scores.cost_hat).sum(axis=1).mean())
     scores = {name: dr.scores(feedback, p, q_hat) for name, p in probs.items()}
     guarded = guard.choose(
-        scores["candidate"], scores["mix"], scores["fixed"], costs=costs, budget=domain.budget_usd_per_request
+        scores["candidate"],
+        scores["mix"],
+        scores["fixed"],
+        costs=costs,
+        budget=domain.budget_usd_per_request,
+        mix_lead=float((rows["mix"] - rows["fixed"]) @ simple["mix"].values),
     )
     gated = _gate(learned, probs[guarded.chosen], q_hat, settings, incumbent, night)
-    rows = report.evaluate(feedback, {str(name): p for name, p in probs.items()}, q_hat)
+    table = report.evaluate(feedback, {str(name): p for name, p in probs.items()}, q_hat)
     chosen: Choice | None
     why = guarded.reason
     if guarded.chosen == "candidate":
@@ -118,7 +122,7 @@ def judge(learned: Learned, settings: NightConfig, incumbent: Incumbent | None =
     return Judged(
         policies,
         costs,
-        rows,
+        table,
         guarded,
         gated,
         chosen,
@@ -229,14 +233,24 @@ def _seal(home: Home, run_id: str, scope: Scope, action: Action, why: str, now: 
         return audit.append(action, tenant=scope.tenant, who="night", why=why, evidence=evidence, time=now)
 
 
-def _simple(prepared: Prepared, q_hat: Matrix) -> dict[Choice, Policy]:
-    """Best mix and best fixed arm by the doubly robust value of each arm; arms that are not allowed are worth 0."""
+def _simple(prepared: Prepared, q_hat: Matrix, rounds: Mask) -> dict[Choice, ContextFree]:
+    """Best mix and best fixed arm by what these rounds, (n,), tell of each; arms that are not allowed are worth 0."""
     feedback, domain = prepared.feedback, prepared.domain
-    each = np.eye(feedback.k)
-    values = np.array([dr.scores(feedback, np.broadcast_to(arm, q_hat.shape), q_hat).mean() for arm in each])
-    values = np.where(prepared.allowed, values, 0.0)
+    values = np.where(prepared.allowed, arm_values(feedback.where(rounds), q_hat[rounds]), 0.0)
     shared = (feedback.arms, feedback.schema, values, prepared.prices, domain.budget_usd_per_request, domain.floor)
     return {"mix": ContextFree("mix", *shared), "fixed": ContextFree("fixed", *shared)}
+
+
+def _shadows(prepared: Prepared, q_hat: Matrix) -> dict[Choice, Matrix]:
+    """What mix and fixed arm would have done, (n, K) each: in every fold, as the other folds choose them."""
+    feedback, folds = prepared.feedback, prepared.slab.folds
+    found: dict[Choice, Matrix] = {"mix": np.zeros_like(q_hat), "fixed": np.zeros_like(q_hat)}
+    for fold in np.unique(folds):
+        inside = folds == fold
+        allowed = np.broadcast_to(prepared.allowed, q_hat[inside].shape)
+        for name, policy in _simple(prepared, q_hat, ~inside).items():
+            found[name][inside] = policy.probabilities(feedback.contexts[inside], allowed)
+    return found
 
 
 def _gate(

@@ -205,8 +205,8 @@ def _share(log: Fold, scaler: Scaler, drawn: Vector, domain: DomainConfig) -> Sh
 def _fit(log: Fold, shared: Shared, parameters: Parameters) -> Fitted:
     """Passes 3 and 5."""
     models = reward_models(shared.folded, parameters)
-    moment = log.faded(Corrections(shared.scaler, models), shared.domain.half_life_days)["moment"]
-    weights = corrected(shared.folded, moment, parameters)
+    sums = log.faded(Corrections(shared.scaler, models), shared.domain.half_life_days)
+    weights = corrected(shared.folded, sums, parameters)
     spending = Spending(shared.scaler, weights[:FOLDS], shared.cost, shared.points, shared.allowed)
     curve = curve_of(log.sums(spending), shared.allowed, shared.points, shared.domain.floor)
     return Fitted(weights[FOLDS], weights[:FOLDS], curve)

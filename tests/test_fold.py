@@ -100,9 +100,9 @@ def test_the_passes_give_the_doubly_robust_learner_bit_for_bit():
     phi = scaler.features(slab.contexts)
     events = Events(phi, slab.actions, slab.targets, slab.propensities, slab.folds.astype(np.int64), 3)
     grams = grams_of(Rewards(scaler, 3)(slab))
-    moment = Corrections(scaler, reward_models(grams, Parameters()))(slab)["moment"]
+    sums = Corrections(scaler, reward_models(grams, Parameters()))(slab)
 
-    weights = corrected(grams, moment, Parameters())
+    weights = corrected(grams, sums, Parameters())
 
     folded = doubly_robust.grams(events)
     for fold_ in range(FOLDS):
@@ -198,8 +198,8 @@ def test_permuting_arms_permutes_sums_and_weights():
     straight, permuted = Corrections(scaler, models)(slab), Corrections(scaler, models[:, :, [1, 2, 0]])(turned)
     assert (permuted["moment"][:, turn] == straight["moment"]).all()
     np.testing.assert_allclose(
-        corrected(grams_of(other), permuted["moment"], Parameters())[:, turn],
-        corrected(grams_of(one), straight["moment"], Parameters()),
+        corrected(grams_of(other), permuted, Parameters())[:, turn],
+        corrected(grams_of(one), straight, Parameters()),
         atol=1e-9,
     )
 

@@ -73,11 +73,11 @@ def test_weights_solve_the_shrunken_least_squares(shared, own):
     penalty = np.full(d * 4, own)
     penalty[:d] = shared
     penalty[d - 1] = shared * 1e-6
-    penalty[[d * (2 + arm) - 1 for arm in range(3)]] = 1.0
+    penalty[[d * (2 + arm) - 1 for arm in range(3)]] = 7.0
     solved = np.linalg.solve(design.T @ design + np.diag(penalty), design.T @ e.targets)
     expected = np.stack([solved[:d] + solved[d * (1 + arm) : d * (2 + arm)] for arm in range(3)])
 
-    weights = Gram.of(e.phi, e.actions, e.targets, 3).solve(shared, own)
+    weights = Gram.of(e.phi, e.actions, e.targets, 3).solve(shared, own, level=7.0)
 
     np.testing.assert_allclose(weights, expected, atol=1e-8)
 
@@ -143,6 +143,22 @@ def test_the_correction_mends_a_reward_model_that_the_log_disproves():
         return float(np.abs(phi @ (weights - best).T).mean())
 
     assert error(10.0) < 0.5 * error(1e12)
+
+
+def test_rarely_drawn_arms_are_corrected_less():
+    """Each arm's correction is a ridge whose penalty grows with the mean of 1[drawn] / p², which is its noise."""
+    rng = np.random.default_rng(0)
+    phi = np.hstack([rng.normal(size=(500, 3)), np.ones((500, 1))])
+    gram, moment = phi.T @ phi, rng.normal(size=(2, 4))
+    squares = np.array([500 * 2.0, 500 * 12.5])  # p = 1/2, p = .08
+
+    found = doubly_robust.shift(gram, moment, squares, Parameters(correction=300.0))
+
+    for arm, noise in enumerate((2.0, 12.5)):
+        expected = np.linalg.solve(gram + 300.0 * noise * np.eye(4), moment[arm])
+        np.testing.assert_allclose(found[arm], expected, atol=1e-12)
+    never = doubly_robust.shift(gram, moment, np.zeros(2), Parameters(correction=300.0))
+    np.testing.assert_allclose(never, np.linalg.solve(gram + 300.0 * np.eye(4), moment.T).T, atol=1e-12)
 
 
 def test_costs_are_right_on_average_and_follow_the_context():

@@ -11,12 +11,14 @@ import pytest
 from bandits import night
 from bandits.audit import Audit
 from bandits.config import NightConfig, parse_config
+from bandits.evaluation import dr
 from bandits.keys import signing_key, trusted_keys
 from bandits.learners.baselines import ContextFree
 from bandits.night import Incumbent
 from bandits.night_report import kept
 from bandits.serving import Home
 from bandits.snapshots import list_versions, load
+from bandits.training import prepare
 from bandits.types import Scope
 from tests.logs import domain, simulate
 
@@ -59,6 +61,24 @@ def test_every_policy_is_within_the_budget():
 
 def _incumbent(policy, created: float) -> Incumbent:
     return Incumbent(policy, "000007", created)
+
+
+def test_simple_policies_are_judged_on_rounds_that_did_not_choose_them():
+    """Of three equal arms the best on paper looks better than it is; judged on other rounds it does not."""
+    found = []
+    for seed in range(40):
+        log = simulate(300, seed, expected=lambda x: np.full((len(x), 3), 0.5), noise=0.4)
+        prepared = prepare(log, domain(1.0), 200)
+        q_hat = np.full((300, 3), 0.5)
+        fixed = night._simple(prepared, q_hat, np.ones(300, np.bool_))["fixed"]
+        flattered = fixed.probabilities(log.contexts, np.ones((300, 3), np.bool_))
+        honest = night._shadows(prepared, q_hat)["fixed"]
+        found.append([dr.scores(log, p, q_hat).mean() - 0.5 for p in (flattered, honest)])
+
+    flattery, honesty = np.mean(found, axis=0)
+    error = np.std(found, axis=0) / np.sqrt(40)
+    assert flattery > 4.0 * error[0]
+    assert abs(honesty) < 3.0 * error[1]
 
 
 def test_an_incumbent_that_is_as_good_stays():

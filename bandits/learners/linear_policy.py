@@ -65,6 +65,10 @@ class PricedPolicy(ABC):
         """Estimated reward of each arm, (n, K).   phi: (n, d + 1), the standardised contexts."""
 
     @abstractmethod
+    def freeze(self) -> FrozenPolicy:
+        """See Policy."""
+
+    @abstractmethod
     def raised(self, levels: Vector) -> Self:
         """The same policy with `levels`, (K,), added to its estimates of the reward."""
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.learners.cost import CostModel, log_cost
-from bandits.learners.doubly_robust import FOLDS, MAX_WEIGHT, Parameters
+from bandits.learners.doubly_robust import FOLDS, LEVEL, MAX_WEIGHT, Parameters, shift, squared
 from bandits.learners.grid import limbs, on_grid
 from bandits.learners.linear_policy import PriceCurve
 from bandits.learners.ridge import Gram, rowwise
@@ -133,7 +133,8 @@ class Expected:
 class Corrections:
     """Pass 3: what the log proves about the errors of pass 2 (doubly_robust.py).
 
-    models: (F + 1, F, K, D), see reward_models.   moment: (F + 1, K, D), [w] over the events outside fold w.
+    models: (F + 1, F, K, D), see reward_models.   moment: (F + 1, K, D), and squares of weights, (F + 1, K): [w] over
+    the events outside fold w.
     """
 
     features: Features
@@ -142,32 +143,33 @@ class Corrections:
     def __call__(self, slab: Slab) -> Sums:
         """The sums of these events."""
         _, _, k, d = self.models.shape
-        moment = np.zeros((FOLDS + 1, k, d))
+        moment, squares = np.zeros((FOLDS + 1, k, d)), np.zeros((FOLDS + 1, k))
         weights = np.minimum(1.0 / slab.propensities, MAX_WEIGHT)
         for fold, arm, rows in slab.groups(k):
             phi = slab.features(self.features, rows)
             others = [w for w in range(FOLDS + 1) if w != fold]
             residual = slab.targets[rows][:, None] - rowwise(phi, self.models[others, fold, arm])
             moment[others, arm] += on_grid(residual * weights[rows][:, None], 2 * MAX_WEIGHT).T @ phi
-        return Sums({"moment": moment})
+            squares[others, arm] += squared(weights[rows]).sum()
+        return Sums({"moment": moment, "squares": squares})
 
 
-def corrected(grams: list[Gram], moment: Matrix, parameters: Parameters) -> Matrix:
+def corrected(grams: list[Gram], sums: Sums, parameters: Parameters) -> Matrix:
     """Weights, (F + 1, K, D), of the Doubly Robust learner that left out fold w; w = F left out none.
 
     Equal to doubly_robust.fit(…, without=w) bit for bit.
     """
+    moment, squares = sums["moment"], sums["squares"]
     found = np.empty_like(moment)
     for w in range(FOLDS + 1):
         gram = reduce(np.add, [one.gram.sum(axis=0) for fold, one in enumerate(grams) if fold != w])
-        penalty = parameters.correction * np.eye(len(gram))
-        found[w] = _solve(grams, {w}, parameters) + np.linalg.solve(gram + penalty, moment[w].T).T
+        found[w] = _solve(grams, {w}, parameters) + shift(gram, moment[w], squares[w], parameters)
     return found
 
 
 def _solve(grams: list[Gram], without: set[int], parameters: Parameters) -> Matrix:
     inside = [one for fold, one in enumerate(grams) if fold not in without]
-    return reduce(Gram.__add__, inside).solve(parameters.shared, parameters.own)
+    return reduce(Gram.__add__, inside).solve(parameters.shared, parameters.own, LEVEL)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
