@@ -197,6 +197,9 @@ class NightConfig(_Strict):
     learners: tuple[Learner, ...] = Field(
         default=LEARNERS, description="those that compete for a scope; linear, the simplest, is always one"
     )
+    share: bool = Field(
+        default=False, description="learn also from the same domain in the tenant's other workspaces, if that helps"
+    )
     seed: int = 0
     alpha: Probability = Field(default=0.05, description="error rate of the gate, spent over the nights")
     min_rounds: int = Field(default=200, ge=2, description="fewer rounds with a reward train nothing")
@@ -261,6 +264,11 @@ class Config(_Strict):
             for workspace in settings.workspaces
             for domain in self.domains
         )
+
+    def siblings(self, scope: Scope) -> list[Scope]:
+        """The same domain in the other workspaces of the tenant, where [night] share allows to learn from them."""
+        mine = (scope.tenant, scope.domain)
+        return [one for one in self.scopes() if self.night.share and (one.tenant, one.domain) == mine and one != scope]
 
     def check_workspace(self, tenant: str, workspace: str) -> None:
         """Raise ConfigError, or InvalidNameError, unless the tenant is configured and has this workspace."""

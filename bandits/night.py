@@ -6,7 +6,7 @@ Plain functions in the order of the night; flows/night.py wraps each as a Prefec
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,16 @@ def learn(
     domain: DomainConfig,
     settings: NightConfig,
     *,
+    siblings: Sequence[LoggedFeedback] = (),
     study: str = "night",
     storage: Path | None = None,
     on_trial: Callable[[int], None] = lambda done: None,
 ) -> Learned:
-    """Train, tune, and choose among learners. Raises NotEnoughDataError when the log is too small."""
-    prepared = training.prepare(feedback, domain, settings.min_rounds)
+    """Train, tune, and choose among learners. Raises NotEnoughDataError when the log is too small.
+
+    siblings: logs of the same domain in other workspaces of the tenant, to lean on where that is shown to help.
+    """
+    prepared = training.prepare(feedback, domain, settings.min_rounds, siblings)
     tuned = tune(prepared, trials=settings.trials, seed=settings.seed, study=study, storage=storage, on_trial=on_trial)
     trained = training.train(prepared, tuned.parameters)
     return Learned(prepared, tuned, trained, compete(prepared, trained, settings.learners))

@@ -37,6 +37,7 @@ class Parameters:
     shared: float = 100.0  # holds the part of the reward model that all arms share
     own: float = 3000.0  # holds each arm's difference from it
     correction: float = 3000.0  # holds the doubly robust correction, times mean(1[a = a_i] / p_i²) of each arm
+    siblings: float = 0.0  # weight in the reward model of an event of another scope, against 1 for the scope's own
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -101,13 +101,16 @@ def cost_gram_of(sums: Sums) -> Gram:
     return Gram(sums["cost_gram"], sums["cost_moment"], sums["cost_count"])
 
 
-def reward_models(grams: list[Gram], parameters: Parameters) -> Matrix:
-    """Weights, (F + 1, F, K, D): [w, f] left out folds w and f, and judges the events of f; w = F leaves out only f."""
+def reward_models(grams: list[Gram], parameters: Parameters, siblings: Gram | None = None) -> Matrix:
+    """Weights, (F + 1, F, K, D): [w, f] left out folds w and f, and judges the events of f; w = F leaves out only f.
+
+    siblings: sums of events that are nobody's fold, since they are of other scopes.
+    """
     k, d = grams[0].moment.shape
     models = np.zeros((FOLDS + 1, FOLDS, k, d))
     for f in range(FOLDS):
         for w in range(f + 1, FOLDS + 1):
-            models[w, f] = _solve(grams, {w, f}, parameters)
+            models[w, f] = _solve(grams, {w, f}, parameters, siblings)
             if w < FOLDS:
                 models[f, w] = models[w, f]
     return models
@@ -154,22 +157,24 @@ class Corrections:
         return Sums({"moment": moment, "squares": squares})
 
 
-def corrected(grams: list[Gram], sums: Sums, parameters: Parameters) -> Matrix:
+def corrected(grams: list[Gram], sums: Sums, parameters: Parameters, siblings: Gram | None = None) -> Matrix:
     """Weights, (F + 1, K, D), of the Doubly Robust learner that left out fold w; w = F left out none.
 
-    Equal to doubly_robust.fit(…, without=w) bit for bit.
+    Without siblings equal to doubly_robust.fit(…, without=w) bit for bit. The correction is proven by own events alone.
     """
     moment, squares = sums["moment"], sums["squares"]
     found = np.empty_like(moment)
     for w in range(FOLDS + 1):
         gram = reduce(np.add, [one.gram.sum(axis=0) for fold, one in enumerate(grams) if fold != w])
-        found[w] = _solve(grams, {w}, parameters) + shift(gram, moment[w], squares[w], parameters)
+        found[w] = _solve(grams, {w}, parameters, siblings) + shift(gram, moment[w], squares[w], parameters)
     return found
 
 
-def _solve(grams: list[Gram], without: set[int], parameters: Parameters) -> Matrix:
-    inside = [one for fold, one in enumerate(grams) if fold not in without]
-    return reduce(Gram.__add__, inside).solve(parameters.shared, parameters.own, LEVEL)
+def _solve(grams: list[Gram], without: set[int], parameters: Parameters, siblings: Gram | None) -> Matrix:
+    total = reduce(Gram.__add__, [one for fold, one in enumerate(grams) if fold not in without])
+    if siblings is not None and parameters.siblings > 0.0:
+        total += siblings.scaled(parameters.siblings)
+    return total.solve(parameters.shared, parameters.own, LEVEL)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -66,6 +66,10 @@ class Gram:
     def __sub__(self, other: Gram) -> Gram:
         return Gram(self.gram - other.gram, self.moment - other.moment, self.count - other.count)
 
+    def scaled(self, weight: float) -> Gram:
+        """The same events, each of weight `weight`: not on the grid any more, so for solving only."""
+        return Gram(weight * self.gram, weight * self.moment, weight * self.count)
+
     def solve(self, shared: float, own: float, level: float = 1.0) -> Matrix:
         """Weights, (K, D), of the shrunken least squares above. An arm without events gets the shared part.
 
