@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from bandits.budget import TARGET
 from bandits.evaluation import dr
@@ -29,7 +30,7 @@ from bandits.types import Matrix
 
 MOST_ROUNDS = 20_000  # of a log that is lifted: time and memory grow with it (see docs/training.md)
 WAVES, BANDWIDTH, LINEAR, WEIGHT = 512, 0.8, 1.0, 6.0  # of the lift, see lift.py
-WAVES_A_FEATURE = 64  # at most: narrow contexts bend in few ways
+WAVES_A_FEATURE = 32  # at most: narrow contexts bend in few ways
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +73,9 @@ def compete(prepared: Prepared, linear: Trained, learners: Sequence[Learner]) ->
         "linear": Candidate(linear.policy, linear.action_probs, _trust(prepared, linear.action_probs))
     }
     if set(wanted) - {"linear"}:
-        found |= dict(_lifted(prepared, linear, wanted))
+        # A search for a minimum rounds differently on more threads, and its snapshot would have another hash.
+        with threadpool_limits(limits=1):
+            found |= dict(_lifted(prepared, linear, wanted))
     q_hat = np.clip(linear.scores.q_hat, 0.0, 1.0)
     scores = {learner: dr.scores(prepared.feedback, each.action_probs, q_hat) for learner, each in found.items()}
     action_probs = np.empty_like(linear.action_probs)
