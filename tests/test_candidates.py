@@ -170,6 +170,7 @@ def test_whoever_is_chosen_serves_replays_is_evaluated_and_explained(tmp_path, l
     assert story.replays
     assert f"learned by {learner}: " in story.render()
     assert story.as_dict()["learner"] == choice
+    assert max(map(len, story.render().splitlines())) <= 80
     assert (story.rules is not None) == ("    if " in story.render()) == (learner == "offset_tree")
     assert (story.arms[0].q_hat is None) == (learner == "offset_tree")
 
