@@ -11,13 +11,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from bandits.budget import TARGET
 from bandits.evaluation import dr
 from bandits.learners import corrected, offset_tree
 from bandits.learners.choice import LEARNERS, Chosen, Learner, choose
 from bandits.learners.corrected import Corrected, evidence_of
-from bandits.learners.doubly_robust import FOLDS, Events, playing
+from bandits.learners.doubly_robust import Events, playing
 from bandits.learners.lift import Lift
 from bandits.learners.lifted_policy import LiftedPolicy
 from bandits.learners.linear_policy import PriceCurve, greedy
@@ -25,11 +27,11 @@ from bandits.learners.passes import curve_of, spent
 from bandits.learners.tree_policy import TreePolicy
 from bandits.policy import Policy, with_floor
 from bandits.training import Prepared, Trained
-from bandits.types import Matrix
+from bandits.types import Matrix, Vector
 
 MOST_ROUNDS = 20_000  # of a log that is lifted: time and memory grow with it (see docs/training.md)
 WAVES, BANDWIDTH, LINEAR, WEIGHT = 512, 0.8, 1.0, 6.0  # of the lift, see lift.py
-WAVES_A_FEATURE = 64  # at most: narrow contexts bend in few ways
+WAVES_A_FEATURE = 32  # at most: narrow contexts bend in few ways
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,15 +74,21 @@ def compete(prepared: Prepared, linear: Trained, learners: Sequence[Learner]) ->
         "linear": Candidate(linear.policy, linear.action_probs, _trust(prepared, linear.action_probs))
     }
     if set(wanted) - {"linear"}:
-        found |= dict(_lifted(prepared, linear, wanted))
+        # A search for a minimum rounds differently on more threads, and its snapshot would have another hash.
+        with threadpool_limits(limits=1):
+            found |= dict(_lifted(prepared, linear, wanted))
     q_hat = np.clip(linear.scores.q_hat, 0.0, 1.0)
     scores = {learner: dr.scores(prepared.feedback, each.action_probs, q_hat) for learner, each in found.items()}
-    action_probs = np.empty_like(linear.action_probs)
-    for out in (prepared.slab.folds == fold for fold in range(FOLDS)):
-        if out.any():
-            rest = choose({learner: each[~out] for learner, each in scores.items()})
-            action_probs[out] = found[rest.learner].action_probs[out]
-    return Contest(found, choose(scores), action_probs, left_out)
+    return Contest(found, choose(scores), crossed(found, scores, prepared.slab.folds), left_out)
+
+
+def crossed(found: Mapping[Learner, Candidate], scores: Mapping[Learner, Vector], folds: NDArray[np.uint8]) -> Matrix:
+    """action_probs, (n, K), where the rows of each fold are of the learner that the other folds speak for."""
+    out = np.empty_like(found["linear"].action_probs)
+    for rows in (folds == fold for fold in np.unique(folds)):
+        chosen = choose({learner: each[~rows] for learner, each in scores.items()})
+        out[rows] = found[chosen.learner].action_probs[rows]
+    return out
 
 
 def _unfit(learner: Learner, prepared: Prepared) -> str | None:

@@ -143,7 +143,7 @@ class LearnerConformance:
         first = learn(events)(asked)
         assert learn(events)(asked).tobytes() == first.tobytes()
         if self.ORDERLY:
-            assert learn(_rows(events, order))(asked).tobytes() == first.tobytes()
+            assert learn(events.where(order))(asked).tobytes() == first.tobytes()
         assert learn(events_of(400, 3, 2))(asked).tobytes() != first.tobytes()
 
     @pytest.mark.parametrize("k", [2, 4])
@@ -287,14 +287,3 @@ class PolicyConformance:
         assert prices == sorted(prices)
         assert np.isfinite(prices).all()
         assert prices[0] >= 0.0
-
-
-def _rows(events: Events, rows: Rows) -> Events:
-    return Events(
-        events.phi[rows],
-        events.actions[rows],
-        events.targets[rows],
-        events.propensities[rows],
-        events.folds[rows],
-        events.k,
-    )

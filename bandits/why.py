@@ -97,9 +97,9 @@ class Story:
             f"  probabilities computed again: {again[self.replays]}",
         ]
         if self.learner is not None:
-            tail.append(f"  learned by {self.learner['learner']}: {self.learner['reason']}")
+            tail.append(_filled(f"learned by {self.learner['learner']}: {self.learner['reason']}", "  "))
         if self.rules is not None:
-            tail += ["  its rules, in standard deviations:", textwrap.indent(self.rules, "    ")]
+            tail += ["  its rules, in standard deviations:", *(_filled(x, "    ") for x in self.rules.splitlines())]
         return "\n".join(head + rows + tail)
 
 
@@ -157,6 +157,11 @@ def _learner(decision: Decision, snapshots: Path, trusted: Mapping[str, VerifyKe
 
 def _excluded(arm: ArmStory) -> str | None:
     return f"not drawn: {arm.excluded}" if arm.excluded else None
+
+
+def _filled(line: str, indent: str) -> str:
+    indent += line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(line.lstrip(), 80, initial_indent=indent, subsequent_indent=indent + "  ")
 
 
 def _number(value: float | None, form: str) -> str:

@@ -14,7 +14,7 @@ from bandits.config import NightConfig
 from bandits.evaluate import on_contexts
 from bandits.keys import signing_key, trusted_keys
 from bandits.learners.choice import LEARNERS
-from bandits.learners.doubly_robust import FOLDS, Parameters
+from bandits.learners.doubly_robust import Parameters
 from bandits.learners.frozen import thaw
 from bandits.record import MemoryRecord
 from bandits.replay import Policies, verify
@@ -118,16 +118,25 @@ def test_a_learner_that_is_not_wanted_is_not_tried():
 
 
 def test_the_guard_sees_choices_that_were_made_without_the_round():
-    """Each fold plays what the other folds chose: here the same everywhere, and not what the linear learner plays."""
-    found = contest(RICH)
-    log = simulate(1500, 3, expected=exclusive, probabilities=(0.34, 0.33, 0.33))
-    folds = prepare(log, domain(RICH), 200).events.folds
-    each = {learner: candidate.action_probs for learner, candidate in found.candidates.items()}
+    """A tree that owes its lead to fold 0 plays everywhere but there: the others would not have chosen it."""
+    folds = np.arange(100).astype(np.uint8) % 5
+    lucky = np.where(folds == 0, 10.0, np.where(np.arange(100) < 50, 0.4, 0.6))
+    linear, tree = (candidates.Candidate(None, np.full((100, 3), share), {}) for share in (0.0, 1.0))
 
-    for fold in range(FOLDS):
-        rows = folds == fold
-        assert any((found.action_probs[rows] == probs[rows]).all() for probs in each.values())
-    assert not (found.action_probs == each["linear"]).all()
+    found = candidates.crossed(
+        {"linear": linear, "offset_tree": tree}, {"linear": np.full(100, 0.5), "offset_tree": lucky}, folds
+    )
+
+    assert (found[:, 0] == (folds != 0)).all()
+
+
+def test_what_the_guard_sees_of_a_clear_winner_is_the_winner():
+    """No fold doubts it."""
+    found = contest(RICH, learners=("linear", "offset_tree"))
+
+    assert found.choice.learner == "offset_tree"
+    assert (found.action_probs == found.candidates["offset_tree"].action_probs).all()
+    assert not (found.action_probs == found.candidates["linear"].action_probs).all()
 
 
 def test_what_the_log_cannot_prove_is_said():
@@ -170,6 +179,7 @@ def test_whoever_is_chosen_serves_replays_is_evaluated_and_explained(tmp_path, l
     assert story.replays
     assert f"learned by {learner}: " in story.render()
     assert story.as_dict()["learner"] == choice
+    assert max(map(len, story.render().splitlines())) <= 80
     assert (story.rules is not None) == ("    if " in story.render()) == (learner == "offset_tree")
     assert (story.arms[0].q_hat is None) == (learner == "offset_tree")
 

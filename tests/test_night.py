@@ -8,12 +8,13 @@ import time
 import numpy as np
 import pytest
 
-from bandits import night
+from bandits import candidates, night
 from bandits.audit import Audit
 from bandits.config import NightConfig, parse_config
 from bandits.evaluation import dr
 from bandits.keys import signing_key, trusted_keys
 from bandits.learners.baselines import ContextFree
+from bandits.learners.choice import LEARNERS
 from bandits.night import Incumbent
 from bandits.night_report import kept
 from bandits.serving import Home
@@ -23,7 +24,7 @@ from bandits.types import Scope
 from tests.logs import domain, simulate
 
 SCOPE = Scope("acme", "main", "model_routing")
-SETTINGS = NightConfig(trials=2)
+SETTINGS = NightConfig(trials=2, learners=("linear",))  # the choice among learners has its own tests
 BUDGET = 1.5e-3
 
 
@@ -41,10 +42,13 @@ def test_where_there_is_something_to_learn_the_candidate_is_published():
     assert "no learned policy is serving" in judged.gate.reason
 
 
-def test_where_there_is_nothing_to_learn_a_simple_policy_is_published():
-    """Over 12 worlds without a signal the guard lets a learned policy through in a small minority."""
+@pytest.mark.parametrize("learners", [("linear",), pytest.param(LEARNERS, marks=pytest.mark.slow)])
+def test_where_there_is_nothing_to_learn_a_simple_policy_is_published(learners, monkeypatch):
+    """Over 12 worlds without a signal the guard lets few learned policies through, and no more of the best of four."""
+    monkeypatch.setattr(candidates, "WAVES", 16)
+    settings = NightConfig(trials=1, learners=learners)
     published = [
-        night.judge(night.learn(simulate(800, seed, expected=flat), domain(BUDGET), SETTINGS), SETTINGS).publish
+        night.judge(night.learn(simulate(800, seed, expected=flat), domain(BUDGET), settings), settings).publish
         for seed in range(12)
     ]
 

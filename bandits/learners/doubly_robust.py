@@ -51,8 +51,8 @@ class Events:
     folds: Actions
     k: int
 
-    def where(self, rows: Mask) -> Events:
-        """The events that the mask, (n,), picks."""
+    def where(self, rows: Mask | Actions) -> Events:
+        """The events that a mask, (n,), or their numbers pick."""
         return Events(
             self.phi[rows],
             self.actions[rows],

@@ -148,8 +148,7 @@ EVENT_PASSES: dict[str, Callable[[np.ndarray, int], object]] = {
 
 
 def taken(rows: np.ndarray, k: int) -> Events:
-    e = events(k)
-    return Events(e.phi[rows], e.actions[rows], e.targets[rows], e.propensities[rows], e.folds[rows], k)
+    return events(k).where(rows)
 
 
 class TestPassesOverEvents(PassConformance):
