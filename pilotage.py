@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -178,9 +179,12 @@ def experiment_report(
 def snapshots(scope: ScopeText = None, as_json: Json = False) -> None:
     """List the published policies, newest last, and whether each still verifies. Exit 1 if one does not."""
     from bandits.keys import trusted_keys
+    from bandits.learners.frozen import rules, thaw
     from bandits.snapshots import list_versions
+    from bandits.snapshots import load as read
 
-    place, now, found = _home(), time.time(), []
+    place, now = _home(), time.time()
+    found: list[dict[str, Any]] = []
     for one in _scopes(scope):
         for listed in list_versions(place.snapshots, one, trusted=trusted_keys(place.root), now=now):
             m = listed.manifest
@@ -195,7 +199,13 @@ def snapshots(scope: ScopeText = None, as_json: Json = False) -> None:
                     "fault": listed.fault,
                 }
             )
-    lines = [f"{f['scope']} {f['version']} {f['kind'] or '?':<7} {f['fault'] or 'ok'}" for f in found]
+        if found and (found[-1]["scope"], found[-1]["kind"], found[-1]["fault"]) == (str(one), "offset_tree", None):
+            serving = read(place.snapshots, one, found[-1]["version"], trusted=trusted_keys(place.root), now=now)
+            found[-1]["rules"] = rules(thaw(serving.frozen))
+    lines = [
+        f"{f['scope']} {f['version']} {f['kind'] or '?':<11} {f['fault'] or 'ok'}{_below(f.get('rules'))}"
+        for f in found
+    ]
     _print(found if as_json else "\n".join(lines) or "no snapshot was published yet; run `pilotage night`.")
     if any(f["fault"] for f in found):
         raise typer.Exit(1)
@@ -510,6 +520,10 @@ def _one_scope(text: str | None) -> Scope:
     if len(found) != 1:
         raise ConfigError(f"one scope must be named, but there are {', '.join(map(str, found))}; name one of them.")
     return found[0]
+
+
+def _below(text: str | None) -> str:
+    return "" if text is None else "\n" + textwrap.indent(text, "    ")
 
 
 def _print(value: Any) -> None:

@@ -22,6 +22,7 @@ from bandits.budget import affordable
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
+from bandits.learners.choice import LEARNERS, Learner
 from bandits.types import Scope, valid_name
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -193,6 +194,12 @@ class NightConfig(_Strict):
     """The nightly work: the search, the gate, and what a snapshot promises."""
 
     trials: int = Field(default=16, ge=1, description="trials of the Optuna study")
+    learners: tuple[Learner, ...] = Field(
+        default=LEARNERS, description="those that compete for a scope; linear, the simplest, is always one"
+    )
+    share: bool = Field(
+        default=False, description="learn also from the same domain in the tenant's other workspaces, if that helps"
+    )
     seed: int = 0
     alpha: Probability = Field(default=0.05, description="error rate of the gate, spent over the nights")
     min_rounds: int = Field(default=200, ge=2, description="fewer rounds with a reward train nothing")
@@ -202,6 +209,22 @@ class NightConfig(_Strict):
         pattern=r"^(tcp|tls|ws|wss)://[^\s/]+:[0-9]+$",
         description="address of a Dask scheduler that folds the log, tcp://host:8786; none: this process",
     )
+
+    @field_validator("learners", mode="before")
+    @classmethod
+    def _learners(cls, value: Any) -> Any:  # noqa: ANN401 - whatever stands there
+        for name in value if isinstance(value, list | tuple) else ():
+            if name not in LEARNERS:
+                near = difflib.get_close_matches(str(name), LEARNERS, n=1, cutoff=0.0)[0]
+                raise ValueError(f"unknown learner {name!r}; the nearest is {near!r} (known: {', '.join(LEARNERS)})")
+        return value
+
+    @field_validator("learners")
+    @classmethod
+    def _incumbent(cls, value: tuple[Learner, ...]) -> tuple[Learner, ...]:
+        if "linear" not in value or len(set(value)) < len(value):
+            raise ValueError("learners must hold 'linear', which the others have to beat, and none twice")
+        return value
 
 
 class RecordConfig(_Strict):
@@ -241,6 +264,11 @@ class Config(_Strict):
             for workspace in settings.workspaces
             for domain in self.domains
         )
+
+    def siblings(self, scope: Scope) -> list[Scope]:
+        """The same domain in the other workspaces of the tenant, where [night] share allows to learn from them."""
+        mine = (scope.tenant, scope.domain)
+        return [one for one in self.scopes() if self.night.share and (one.tenant, one.domain) == mine and one != scope]
 
     def check_workspace(self, tenant: str, workspace: str) -> None:
         """Raise ConfigError, or InvalidNameError, unless the tenant is configured and has this workspace."""

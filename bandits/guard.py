@@ -27,20 +27,31 @@ class GuardVerdict:
 
 
 def choose(
-    candidate: Vector, mix: Vector, fixed: Vector, *, costs: Mapping[Choice, float], budget: float
+    candidate: Vector,
+    mix: Vector,
+    fixed: Vector,
+    *,
+    costs: Mapping[Choice, float],
+    budget: float,
+    mix_lead: float | None = None,
 ) -> GuardVerdict:
     """Choose by per-round DR scores, (n,) each, of the three policies on the same rounds.
 
+    All three must be scored on rounds that did not choose them: the best of twelve arms by the scores that picked it
+    looks better than it is, and a candidate that is judged on fresh rounds would seldom beat it.
+
     The candidate only if it is affordable and its mean paired advantage over the better simple policy, less one
-    standard error, is > 0. Otherwise the mix, if it is affordable and its mean score is higher than that of the
-    fixed arm; otherwise the fixed arm, which wins ties and is the last resort whatever it costs: something must serve.
+    standard error, is > 0. Otherwise the mix, if it is affordable and better than the fixed arm; otherwise the fixed
+    arm, which wins ties and is the last resort whatever it costs: something must serve.
 
     costs:   estimated USD per request of each of the three.     budget: USD per request.
+    mix_lead:  value of the mix over the fixed arm, where more is known of it than these scores tell; None: their mean.
     Raises ShapeError, EvidenceError, and NotEnoughDataError when n < 2.
     """
     _check(candidate, mix, fixed, costs, budget)
     affordable = {name: cost <= budget * (1.0 + _ROUNDING) for name, cost in costs.items()}
-    mix_wins = affordable["mix"] and moments(mix - fixed).mean > _ROUNDING
+    mix_lead = moments(mix - fixed).mean if mix_lead is None else mix_lead
+    mix_wins = affordable["mix"] and mix_lead > _ROUNDING
     simple: Choice = "mix" if mix_wins else "fixed"
     lead = moments(candidate - (mix if mix_wins else fixed))
     advantage, error = lead.mean, lead.standard_error

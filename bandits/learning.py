@@ -5,22 +5,23 @@ waits for the night. Only rows in the order of the record count, so every proces
 serves the same policy there, a decision that logs the position can be replayed, and a restart loses nothing.
 
 What is learned: which arms are quarantined (change.py), and with `between_nights = "learn"` also the level of each arm
-of a linear policy, the ridge estimate of r - q_hat(x, a) with the snapshot as its prior. What serves is a pure function
-of the snapshot, these numbers and the quarantine. A policy that foretells no reward is held against an arm's own mean.
+of a learned policy, the ridge estimate of r - q_hat(x, a) with the snapshot as its prior. What serves is a pure
+function of the snapshot, these numbers and the quarantine. A policy that foretells no reward is held against an arm's
+own mean.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from bandits.change import Watch, guarded
 from bandits.config import DomainConfig
-from bandits.learners.linear_policy import LinearPolicy, Scores
+from bandits.learners.linear_policy import PricedPolicy, Scores
 from bandits.policy import FrozenPolicy, Policy
 from bandits.record import Record, Row
 from bandits.rewards import activated, reward
@@ -141,7 +142,7 @@ class Learning:
     def __post_init__(self) -> None:
         k = len(self.policy.arms)
         self.scored = isinstance(self.policy, Scored)
-        self.bends = self.domain.between_nights == "learn" and isinstance(self.policy, LinearPolicy)
+        self.bends = self.domain.between_nights == "learn" and isinstance(self.policy, PricedPolicy)
         self.position = self.start
         self.watch, self.since = Watch.start(k), [0] * k
         self.means, self.counts = np.zeros(k), np.zeros(k)
@@ -155,7 +156,7 @@ class Learning:
     def learned(self) -> Policy:
         """The policy that serves now."""
         if self._learned is None:
-            base = _raised(self.policy, self._levels()) if self.bends else self.policy
+            base = cast("PricedPolicy", self.policy).raised(self._levels()) if self.bends else self.policy
             kept_away, probe = self.watch.quarantined.copy(), self.watch.options.probe
             self._learned = Guarded(base, kept_away, tuple(self.since), probe) if kept_away.any() else base
         return self._learned
@@ -245,12 +246,3 @@ class Learning:
             return self.means
         counts = np.minimum(self.counts, _MEMORY)
         return self.means * (counts / (counts + PRIOR))
-
-
-def _raised(policy: Policy, levels: Vector) -> Policy:
-    """A linear policy with `levels`, (K,), added to its estimates: to the weight of the constant, which comes last."""
-    if not isinstance(policy, LinearPolicy) or not levels.any():
-        return policy
-    weights = policy.weights.copy()
-    weights[:, -1] += levels
-    return replace(policy, weights=weights)

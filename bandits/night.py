@@ -6,7 +6,7 @@ Plain functions in the order of the night; flows/night.py wraps each as a Prefec
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ import numpy as np
 
 from bandits import guard, training
 from bandits.audit import Action, Audit, Head
+from bandits.candidates import Contest, compete
 from bandits.config import Config, DomainConfig, NightConfig
 from bandits.evaluation import dr, report
 from bandits.evaluation.weights import support
 from bandits.gates import GateVerdict, gate
 from bandits.guard import Choice, GuardVerdict
 from bandits.keys import SigningKey, trusted_keys
-from bandits.learners.baselines import ContextFree
+from bandits.learners.baselines import ContextFree, arm_values
 from bandits.learners.frozen import SIMPLE_KINDS, thaw
 from bandits.night_report import NightReport, kept
 from bandits.policy import Policy
@@ -29,7 +30,7 @@ from bandits.serving import Home
 from bandits.snapshots import Manifest, SnapshotReader, latest, publish
 from bandits.training import Prepared, Trained
 from bandits.tuning import Tuned, tune
-from bandits.types import LoggedFeedback, Matrix, Scope
+from bandits.types import LoggedFeedback, Mask, Matrix, Scope
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +39,8 @@ class Learned:
 
     prepared: Prepared
     tuned: Tuned
-    trained: Trained
+    trained: Trained  # the linear learner: the yardstick, and the price model
+    contest: Contest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,14 +70,19 @@ def learn(
     domain: DomainConfig,
     settings: NightConfig,
     *,
+    siblings: Sequence[LoggedFeedback] = (),
     study: str = "night",
     storage: Path | None = None,
     on_trial: Callable[[int], None] = lambda done: None,
 ) -> Learned:
-    """Train and tune. Raises NotEnoughDataError when the log is too small."""
-    prepared = training.prepare(feedback, domain, settings.min_rounds)
+    """Train, tune, and choose among learners. Raises NotEnoughDataError when the log is too small.
+
+    siblings: logs of the same domain in other workspaces of the tenant, to lean on where that is shown to help.
+    """
+    prepared = training.prepare(feedback, domain, settings.min_rounds, siblings)
     tuned = tune(prepared, trials=settings.trials, seed=settings.seed, study=study, storage=storage, on_trial=on_trial)
-    return Learned(prepared, tuned, training.train(prepared, tuned.parameters))
+    trained = training.train(prepared, tuned.parameters)
+    return Learned(prepared, tuned, trained, compete(prepared, trained, settings.learners))
 
 
 def judge(learned: Learned, settings: NightConfig, incumbent: Incumbent | None = None, night: int = 1) -> Judged:
@@ -87,31 +94,39 @@ def judge(learned: Learned, settings: NightConfig, incumbent: Incumbent | None =
     prepared, trained = learned.prepared, learned.trained
     feedback, domain = prepared.feedback, prepared.domain
     q_hat = np.clip(trained.scores.q_hat, 0.0, 1.0)
-    policies: dict[Choice, Policy] = {"candidate": trained.policy, **_simple(prepared, q_hat)}
+    simple = _simple(prepared, q_hat, np.ones(len(feedback), np.bool_))
+    policies: dict[Choice, Policy] = {"candidate": learned.contest.policy, **simple}
     allowed = np.broadcast_to(prepared.allowed, q_hat.shape)
-    probs: dict[Choice, Matrix] = {
-        "candidate": trained.action_probs,
-        "mix": policies["mix"].probabilities(feedback.contexts, allowed),
-        "fixed": policies["fixed"].probabilities(feedback.contexts, allowed),
-    }
-    costs = {name: float((p * trained.scores.cost_hat).sum(axis=1).mean()) for name, p in probs.items()}
+    rows = {name: policy.probabilities(feedback.contexts[:1], allowed[:1])[0] for name, policy in simple.items()}
+    probs: dict[Choice, Matrix] = {"candidate": learned.contest.action_probs, **_shadows(prepared, q_hat)}
+    costs = {name: float(row @ trained.scores.cost_hat.mean(axis=0)) for name, row in rows.items()}
+    costs["candidate"] = float((probs["candidate"] * trained.scores.cost_hat).sum(axis=1).mean())
     scores = {name: dr.scores(feedback, p, q_hat) for name, p in probs.items()}
     guarded = guard.choose(
-        scores["candidate"], scores["mix"], scores["fixed"], costs=costs, budget=domain.budget_usd_per_request
+        scores["candidate"],
+        scores["mix"],
+        scores["fixed"],
+        costs=costs,
+        budget=domain.budget_usd_per_request,
+        mix_lead=float((rows["mix"] - rows["fixed"]) @ simple["mix"].values),
     )
     gated = _gate(learned, probs[guarded.chosen], q_hat, settings, incumbent, night)
-    rows = report.evaluate(feedback, {str(name): p for name, p in probs.items()}, q_hat)
+    table = report.evaluate(feedback, {str(name): p for name, p in probs.items()}, q_hat)
     chosen: Choice | None
+    why = guarded.reason
+    if guarded.chosen == "candidate":
+        choice = learned.contest.choice
+        why += f" It was learned by {choice.learner}: {choice.reason}."
     if incumbent is None:
-        chosen, reason = guarded.chosen, guarded.reason
+        chosen, reason = guarded.chosen, why
     elif gated.outcome == "pass":
-        chosen, reason = guarded.chosen, f"{guarded.reason} It replaces snapshot {incumbent.version}: {gated.reason}"
+        chosen, reason = guarded.chosen, f"{why} It replaces snapshot {incumbent.version}: {gated.reason}"
     else:
         chosen, reason = None, f"Snapshot {incumbent.version} stays: {gated.reason}"
     return Judged(
         policies,
         costs,
-        rows,
+        table,
         guarded,
         gated,
         chosen,
@@ -222,14 +237,24 @@ def _seal(home: Home, run_id: str, scope: Scope, action: Action, why: str, now: 
         return audit.append(action, tenant=scope.tenant, who="night", why=why, evidence=evidence, time=now)
 
 
-def _simple(prepared: Prepared, q_hat: Matrix) -> dict[Choice, Policy]:
-    """Best mix and best fixed arm by the doubly robust value of each arm; arms that are not allowed are worth 0."""
+def _simple(prepared: Prepared, q_hat: Matrix, rounds: Mask) -> dict[Choice, ContextFree]:
+    """Best mix and best fixed arm by what these rounds, (n,), tell of each; arms that are not allowed are worth 0."""
     feedback, domain = prepared.feedback, prepared.domain
-    each = np.eye(feedback.k)
-    values = np.array([dr.scores(feedback, np.broadcast_to(arm, q_hat.shape), q_hat).mean() for arm in each])
-    values = np.where(prepared.allowed, values, 0.0)
+    values = np.where(prepared.allowed, arm_values(feedback.where(rounds), q_hat[rounds]), 0.0)
     shared = (feedback.arms, feedback.schema, values, prepared.prices, domain.budget_usd_per_request, domain.floor)
     return {"mix": ContextFree("mix", *shared), "fixed": ContextFree("fixed", *shared)}
+
+
+def _shadows(prepared: Prepared, q_hat: Matrix) -> dict[Choice, Matrix]:
+    """What mix and fixed arm would have done, (n, K) each: in every fold, as the other folds choose them."""
+    feedback, folds = prepared.feedback, prepared.slab.folds
+    found: dict[Choice, Matrix] = {"mix": np.zeros_like(q_hat), "fixed": np.zeros_like(q_hat)}
+    for fold in np.unique(folds):
+        inside = folds == fold
+        allowed = np.broadcast_to(prepared.allowed, q_hat[inside].shape)
+        for name, policy in _simple(prepared, q_hat, ~inside).items():
+            found[name][inside] = policy.probabilities(feedback.contexts[inside], allowed)
+    return found
 
 
 def _gate(
@@ -263,6 +288,7 @@ def _gate(
 def _detail(learned: Learned, judged: Judged) -> dict[str, Any]:
     return {
         "tuning": asdict(learned.tuned),
+        "choice": learned.contest.detail(),
         "guard": asdict(judged.guard),
         "gate": asdict(judged.gate),
         "costs": dict(judged.costs),

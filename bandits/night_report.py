@@ -23,7 +23,7 @@ class NightReport:
     version: str | None  # of the snapshot, when published
     policy: str  # candidate, mix, fixed; or the version kept
     reason: str
-    detail: Mapping[str, Any]  # tuning, evaluation, guard, gate: plain JSON
+    detail: Mapping[str, Any]  # tuning, choice of learner, evaluation, guard, gate: plain JSON
     table: str = ""  # evaluation of all policies by all estimators, Markdown
 
     def render(self) -> str:
@@ -39,12 +39,19 @@ class NightReport:
         body = [
             f"- Search: {tuned['trials']} trials; the best is worth {tuned['best']:.4f}, the defaults "
             f"{tuned['before']:.4f}, gain {tuned['gain']:+.4f} ± {tuned['standard_error']:.4f}: {adopted}.",
+            *_choice(self.detail["choice"]),
             f"- Guard: {self.detail['guard']['reason']}",
             f"- Gate: {gated['outcome']}: {gated['reason']}",
             f"- Expected USD per request: {costs}; budget {self.detail['budget']:.2e}.",
             f"- Run {self.run_id}.",
         ]
         return "\n".join([*head, *body, "", self.table])
+
+
+def _choice(choice: Mapping[str, Any]) -> list[str]:
+    worth = ", ".join(f"{learner} {value:.4f}" for learner, value in choice["values"].items())
+    out = "".join(f" {learner} was left out: {why}." for learner, why in choice["left_out"].items())
+    return [f"- Learner: {choice['learner']} ({worth}): {choice['reason']}.{out}"]
 
 
 def kept(run_id: str, scope: Scope, feedback: LoggedFeedback, now: float, reason: str) -> NightReport:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ import numpy as np
 from bandits.budget import affordable
 from bandits.config import DomainConfig
 from bandits.durable import make_folder
-from bandits.errors import NotEnoughDataError
+from bandits.errors import NotEnoughDataError, ShapeError
 from bandits.fold import PART, Fold, Held, Logged, Map, Spooled, forget, in_turn, parts_of, spool
 from bandits.learners.cost import CostModel, scaled_cost, solve_cost
 from bandits.learners.doubly_robust import FOLDS, Events, Parameters
@@ -32,6 +32,7 @@ from bandits.learners.passes import (
     Spending,
     corrected,
     cost_gram_of,
+    curve_of,
     grams_of,
     reward_models,
     scaler_of,
@@ -57,6 +58,7 @@ class Shared:
     points: Vector  # (m,) prices of a dollar at which the policy's spending is known
     supported: Mask  # (K,) enough logged draws to be trusted
     allowed: Mask  # (K,) supported and affordable
+    siblings: Gram | None = field(default=None, kw_only=True)  # of reward, of sibling scopes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,8 +112,14 @@ class TrainedParts:
         return _scores(slab, self.policy.scaler, self.without, self.policy.cost)
 
 
-def prepare(feedback: LoggedFeedback, domain: DomainConfig, min_rounds: int) -> Prepared:
-    """Run the shared passes. Raises NotEnoughDataError below `min_rounds` rounds or without two trusted arms."""
+def prepare(
+    feedback: LoggedFeedback, domain: DomainConfig, min_rounds: int, siblings: Sequence[LoggedFeedback] = ()
+) -> Prepared:
+    """Run the shared passes. Raises NotEnoughDataError below `min_rounds` rounds or without two trusted arms.
+
+    siblings: logs of the same domain in other workspaces of the tenant; the search says what they are worth. Raises
+    ShapeError for one over other arms or features.
+    """
     slab = Slab.of(feedback)
     _check_rounds(len(feedback), feedback.missing, min_rounds)
     sums = Contexts(feedback.k)(slab)
@@ -119,6 +127,7 @@ def prepare(feedback: LoggedFeedback, domain: DomainConfig, min_rounds: int) -> 
     scaler = scaler_of(sums)
     slab = replace(slab, phi=scaler.features(feedback.contexts))
     shared = _share(Fold([Held(slab)]), scaler, sums["drawn"], domain)
+    shared = replace(shared, siblings=_siblings(siblings, feedback, scaler, domain.half_life_days))
     return Prepared(**{name: getattr(shared, name) for name in Shared.__slots__}, feedback=feedback, slab=slab)
 
 
@@ -201,13 +210,30 @@ def _share(log: Fold, scaler: Scaler, drawn: Vector, domain: DomainConfig) -> Sh
     return Shared(domain, scaler, grams_of(sums), cost, priced.mean, priced.points(), supported, allowed)
 
 
+def _siblings(
+    logs: Sequence[LoggedFeedback], own: LoggedFeedback, scaler: Scaler, half_life_days: float | None
+) -> Gram | None:
+    """Sums of the rewards of other scopes, in this scope's features; None where there are none."""
+    for log in logs:
+        if (log.arms, log.schema) != (own.arms, own.schema):
+            raise ShapeError(
+                f"a sibling's log must be over arms {own.arms} and features {own.schema!r}, but got {log.arms} and "
+                f"{log.schema!r}; read it under the same configuration."
+            )
+    held = [Held(Slab.of(log)) for log in logs if len(log)]
+    if not held:
+        return None
+    return grams_of(Fold(held).faded(Rewards(scaler, own.k, folds=1, priced=False), half_life_days))[0]
+
+
 def _fit(log: Fold, shared: Shared, parameters: Parameters) -> Fitted:
     """Passes 3 and 5."""
-    models = reward_models(shared.folded, parameters)
-    moment = log.faded(Corrections(shared.scaler, models), shared.domain.half_life_days)["moment"]
-    weights = corrected(shared.folded, moment, parameters)
+    models = reward_models(shared.folded, parameters, shared.siblings)
+    sums = log.faded(Corrections(shared.scaler, models), shared.domain.half_life_days)
+    weights = corrected(shared.folded, sums, parameters, shared.siblings)
     spending = Spending(shared.scaler, weights[:FOLDS], shared.cost, shared.points, shared.allowed)
-    return Fitted(weights[FOLDS], weights[:FOLDS], spending.curve(log.sums(spending), shared.domain.floor))
+    curve = curve_of(log.sums(spending), shared.allowed, shared.points, shared.domain.floor)
+    return Fitted(weights[FOLDS], weights[:FOLDS], curve)
 
 
 def _policy(shared: Shared, fitted: Fitted, arms: tuple[str, ...], schema: str) -> LinearPolicy:

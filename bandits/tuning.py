@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,7 @@ def tune(
             shared=trial.suggest_float("shared", 10.0, 3_000.0, log=True),
             own=trial.suggest_float("own", 100.0, 30_000.0, log=True),
             correction=trial.suggest_float("correction", 1_000.0, 1_000_000.0, log=True),
+            siblings=trial.suggest_float("siblings", 0.0, 1.0) if prepared.siblings is not None else 0.0,
         )
         if parameters not in seen:
             seen[parameters] = _value(prepared, train(prepared, parameters), q_hat)
@@ -71,13 +72,7 @@ def tune(
         load_if_exists=True,
     )
     if not found.trials:
-        found.enqueue_trial(
-            {
-                "shared": default.parameters.shared,
-                "own": default.parameters.own,
-                "correction": default.parameters.correction,
-            }
-        )
+        found.enqueue_trial(asdict(default.parameters), skip_if_exists=True)
     done = sum(trial.state.is_finished() for trial in found.trials)
     for number in range(done, trials):
         found.optimize(objective, n_trials=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 from nacl.signing import VerifyKey
 
 from bandits.config import DomainConfig
-from bandits.learners.linear_policy import LinearPolicy
+from bandits.errors import SnapshotError
+from bandits.learners.frozen import rules
+from bandits.learners.linear_policy import PricedPolicy
 from bandits.learning import Guarded
 from bandits.record import Record
 from bandits.replay import Policies, replays
 from bandits.rewards import cost, reward
+from bandits.snapshots import load
 from bandits.types import Decision, Outcome
 
 
@@ -40,6 +44,8 @@ class Story:
     reward: float | None
     cost_usd: float | None
     replays: bool | None  # the snapshot gives the logged probabilities again; None: the snapshot is not there
+    learner: Mapping[str, Any] | None = None  # who learned the policy, why, and what each would have earned
+    rules: str | None = None  # of a policy that prints itself
 
     def as_dict(self) -> dict[str, Any]:
         """For a machine: plain JSON."""
@@ -63,6 +69,8 @@ class Story:
             "reward": self.reward,
             "cost_usd": self.cost_usd,
             "replays": self.replays,
+            "learner": self.learner,
+            "rules": self.rules,
         }
 
     def render(self) -> str:
@@ -88,6 +96,10 @@ class Story:
             f"{len(self.outcomes)} outcome(s)",
             f"  probabilities computed again: {again[self.replays]}",
         ]
+        if self.learner is not None:
+            tail.append(_filled(f"learned by {self.learner['learner']}: {self.learner['reason']}", "  "))
+        if self.rules is not None:
+            tail += ["  its rules, in standard deviations:", *(_filled(x, "    ") for x in self.rules.splitlines())]
         return "\n".join(head + rows + tail)
 
 
@@ -114,18 +126,42 @@ def explain(
         if isinstance(policy, Guarded):
             kept_away, policy = policy.told(), policy.base
         usd = list(policy.prices)
-        if isinstance(policy, LinearPolicy):
+        if isinstance(policy, PricedPolicy):
             scores = policy.scores(decision.context[None, :])
             q_hat, usd = scores.q_hat[0].tolist(), scores.cost_hat[0].tolist()
     arms = [
         ArmStory(name, float(p), q, c, decision.excluded.get(name), said)
         for name, p, q, c, said in zip(decision.arms, decision.probabilities, q_hat, usd, kept_away, strict=True)
     ]
-    return Story(decision, arms, outcomes, reward(outcomes, decision.time, now, domain.reward), cost(outcomes), same)
+    return Story(
+        decision,
+        arms,
+        outcomes,
+        reward(outcomes, decision.time, now, domain.reward),
+        cost(outcomes),
+        same,
+        _learner(decision, snapshots, trusted),
+        rules(policy) if policy is not None else None,
+    )
+
+
+def _learner(decision: Decision, snapshots: Path, trusted: Mapping[str, VerifyKey]) -> Mapping[str, Any] | None:
+    """What the snapshot that acted signs of the choice among learners, if a learned policy acted and it is here."""
+    try:
+        found = load(snapshots, decision.scope, decision.policy, trusted=trusted, now=decision.time).manifest.evidence
+    except SnapshotError:
+        return None
+    choice = found.get("choice") if found.get("chosen") == "candidate" else None
+    return choice if isinstance(choice, dict) else None
 
 
 def _excluded(arm: ArmStory) -> str | None:
     return f"not drawn: {arm.excluded}" if arm.excluded else None
+
+
+def _filled(line: str, indent: str) -> str:
+    indent += line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(line.lstrip(), 80, initial_indent=indent, subsequent_indent=indent + "  ")
 
 
 def _number(value: float | None, form: str) -> str:

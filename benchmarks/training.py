@@ -153,8 +153,8 @@ def doubly_robust(log: Fold, parts: Sequence[Spooled], config: DomainConfig) -> 
     k, parameters = len(config.arms), Parameters()
     scaler = scaler_of(log.sums(Contexts(k)))
     grams = grams_of(log.sums(Rewards(scaler, k, priced=False)))
-    moment = log.sums(Corrections(scaler, reward_models(grams, parameters)))["moment"]
-    return {"mean": scaler.mean, "scale": scaler.scale, "weights": corrected(grams, moment, parameters)}
+    sums = log.sums(Corrections(scaler, reward_models(grams, parameters)))
+    return {"mean": scaler.mean, "scale": scaler.scale, "weights": corrected(grams, sums, parameters)}
 
 
 def night(log: Fold, parts: Sequence[Spooled], config: DomainConfig) -> Arrays:

@@ -36,12 +36,14 @@ def load(place: Home, config: Config, scope: Scope, now: float) -> LoggedFeedbac
 
 @task(name="learn", cache_policy=NO_CACHE)
 def learn(
-    place: Home, config: Config, scope: Scope, feedback: LoggedFeedback, on_trial: Callable[[int], None]
+    place: Home, config: Config, scope: Scope, feedback: LoggedFeedback, now: float, on_trial: Callable[[int], None]
 ) -> work.Learned:
-    """Train and tune."""
-    study = f"{scope}@{feedback.position}"
-    domain = config.domains[scope.domain]
-    return work.learn(feedback, domain, config.night, study=study, storage=place.study, on_trial=on_trial)
+    """Train, tune and choose, leaning on sibling scopes where [night] share allows it and the log shows it helps."""
+    domain, study = config.domains[scope.domain], f"{scope}@{feedback.position}"
+    siblings = [read_feedback(place.warehouse, one, domain, now) for one in config.siblings(scope)]
+    return work.learn(
+        feedback, domain, config.night, siblings=siblings, study=study, storage=place.study, on_trial=on_trial
+    )
 
 
 @task(name="judge", cache_policy=NO_CACHE)
@@ -112,7 +114,7 @@ def _night(
         epoch = record.epoch().number
     feedback = load(place, config, scope, now)
     try:
-        learned = learn(place, config, scope, feedback, on_trial)
+        learned = learn(place, config, scope, feedback, now, on_trial)
     except NotEnoughDataError as error:
         report = work.keep(run_id, scope, feedback, place, now, str(error))
     else:

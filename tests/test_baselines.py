@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from bandits.budget import TARGET
-from bandits.learners.baselines import ContextFree, best_fixed, best_mix, exploring_mix
+from bandits.evaluation import dr
+from bandits.learners.baselines import ContextFree, arm_values, best_fixed, best_mix, exploring_mix
 from bandits.learners.frozen import SIMPLE_KINDS, thaw
+from tests.logs import simulate, truth
 
 problems = st.integers(1, 5).flatmap(
     lambda k: st.tuples(
@@ -105,3 +109,45 @@ def test_pressure_makes_a_rule_spend_less():
 
     assert calm == pytest.approx(TARGET * 5e-4)
     assert pressed == pytest.approx(TARGET * 2.5e-4)
+
+
+def test_the_value_of_an_arm_is_its_doubly_robust_mean_where_probabilities_never_change():
+    """The weights differ only where the chance to see an arm does."""
+    log = simulate(300, 3)
+    q_hat = np.clip(truth(log.contexts) + 0.1, 0.0, 1.0)
+
+    values = arm_values(log, q_hat)
+
+    robust = [dr.scores(log, np.tile(arm, (300, 1)), q_hat).mean() for arm in np.eye(3)]
+    np.testing.assert_allclose(values, robust, atol=1e-12)
+
+
+def test_a_rare_draw_does_not_outweigh_a_hundred_others():
+    """Under pressure that comes and goes, the arm's value errs less than half as much as its doubly robust mean."""
+    errors = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        p = np.where(rng.random(400) < 0.5, 0.5, 0.02)  # of the arm in question
+        probabilities = np.stack([p, 0.5 - p / 2, 0.5 - p / 2], axis=1)
+        actions = (rng.random((400, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
+        log = replace(
+            simulate(400, seed),
+            actions=actions,
+            probabilities=probabilities,
+            propensities=probabilities[np.arange(400), actions],
+            rewards=(rng.random(400) < 0.6).astype(float),
+        )
+        q_hat = np.full((400, 3), 0.5)
+        robust = dr.scores(log, np.tile([1.0, 0.0, 0.0], (400, 1)), q_hat).mean()
+        errors.append([arm_values(log, q_hat)[0] - 0.6, robust - 0.6])
+
+    ours, robust = np.square(errors).mean(axis=0) ** 0.5
+    assert ours < 0.5 * robust
+    assert abs(np.mean(errors, axis=0)[0]) < 4.0 * ours / np.sqrt(200)
+
+
+def test_an_arm_that_was_never_possible_is_worth_what_the_model_says():
+    """Rather than a division by zero."""
+    log = simulate(100, 0, probabilities=(0.5, 0.5, 0.0))
+
+    assert arm_values(log, np.tile([0.2, 0.3, 0.4], (100, 1)))[2] == pytest.approx(0.4)

@@ -35,11 +35,15 @@ def test_rows_and_summary(folder, capsys):
     again = run(folder, capsys, *options)
 
     assert [(row["dataset"], row["method"]) for row in rows] == [
-        (name, method) for name in ("easy", "other") for method in offline.METHODS
+        (name, method) for name in ("easy", "other") for method in (*offline.METHODS, "chosen")
     ]
+    for name in ("easy", "other"):
+        errors = {row["method"]: row["error"] for row in rows if row["dataset"] == name}
+        (learner,) = (row["learner"] for row in rows if (row["dataset"], row["method"]) == (name, "chosen"))
+        assert learner == "direct_method" or errors["chosen"] == errors[learner]  # its direct method has a chosen link
     assert all(row.keys() >= ROW and row["seed"] == 3 and 0.0 <= row["error"] < 0.5 for row in rows)
     assert summary["summary"] is True
-    assert summary["error"].keys() == summary["by_set"]["easy"].keys() == set(offline.METHODS)
+    assert summary["error"].keys() == summary["by_set"]["easy"].keys() == {*offline.METHODS, "chosen"}
     assert (summary["bars"], summary["met"]) == ({"doubly_robust": None, "offset_tree": None}, None)
     assert again[-1] == summary
     assert [row | {"seconds": 0} for row in again[:-1]] == [row | {"seconds": 0} for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -13,7 +14,14 @@ from typer.testing import CliRunner
 
 import pilotage
 from bandits.config import load_config
+from bandits.keys import signing_key
+from bandits.learners.lift import Lift
+from bandits.learners.offset_tree import OffsetTree
+from bandits.learners.scaling import Scaler
+from bandits.learners.tree_policy import TreePolicy
+from bandits.router import first_policy
 from bandits.serving import Home, Server
+from bandits.snapshots import publish
 from bandits.types import Outcome, Scope
 
 ROOT = Path(__file__).parents[1]
@@ -185,6 +193,32 @@ def test_doctor_advises_with_figures_once_there_is_a_log(place):
 def test_snapshots_of_an_empty_home_says_what_to_do(place):
     """Not silence."""
     assert "run `pilotage night`" in run("snapshots")[1]
+
+
+def test_snapshots_print_the_rules_of_a_tree_that_serves(place):
+    """Those of the newest one, readable, under its line; another kind has none."""
+    domain, scaler = load_config().domains["model_routing"], Scaler(np.zeros(76), np.ones(76))
+    tree = OffsetTree(np.array([[0, 1], [2, 3]]), np.eye(77)[[11, 4]])
+    lift = Lift.draw(scaler, 0, 1.0)
+    prices, known = np.array([arm.usd_per_request for arm in domain.arms]), np.ones(3, np.bool_)
+    grown = TreePolicy(domain.arm_names, "text-1", lift, tree, known, prices, 0.02).freeze()
+    simple = first_policy(domain).policy.freeze()
+    for parent, frozen in ((None, simple), ("000001", grown), ("000002", grown)):
+        when = {"created": time.time(), "expires": time.time() + 1e4}
+        key = signing_key(place.root)
+        publish(place.snapshots, SCOPE, frozen, position=0, parent=parent, evidence={}, key=key, **when)
+
+    code, out, _ = run("snapshots")
+
+    assert code == 0
+    first, second, third, *rules = out.splitlines()
+    assert [line.split()[1:] for line in (first, second, third)] == [
+        ["000001", "explore", "ok"],
+        ["000002", "offset_tree", "ok"],
+        ["000003", "offset_tree", "ok"],
+    ]
+    assert rules[0] == "    if +1.000 share_symbols +0.000 > 0:"
+    assert rules[-1] == f"        {domain.arm_names[2]}"
 
 
 def test_the_demo_never_erases_a_record_that_is_not_its_own(place):

@@ -158,3 +158,31 @@ def test_caps_are_read_and_checked():
         data["tenants"]["demo"]["caps"] = caps
         with pytest.raises(ConfigError, match=message):
             parse_config(data, "pilotage.toml")
+
+
+@pytest.mark.parametrize(
+    ("learners", "message"),
+    [
+        (["linear", "offset_three"], "night.learners: .*unknown learner 'offset_three'; the nearest is 'offset_tree'"),
+        (["offset_tree"], "must hold 'linear'"),
+        (["linear", "linear"], "none twice"),
+        ([], "must hold 'linear'"),
+        ("linear", "night.learners"),
+        ([["linear"]], "unknown learner"),
+    ],
+)
+def test_learners_that_compete_are_known_and_have_one_to_beat(learners, message):
+    """A name that is none is told with the nearest; the simplest is always among them."""
+    data = shipped()
+    data.setdefault("night", {})["learners"] = learners
+
+    with pytest.raises(ConfigError, match=message):
+        parse_config(data, "pilotage.toml")
+
+
+def test_learners_can_be_chosen():
+    """Each of them, or the simplest alone."""
+    data = shipped()
+    data.setdefault("night", {})["learners"] = ["linear", "offset_tree"]
+
+    assert parse_config(data, "pilotage.toml").night.learners == ("linear", "offset_tree")

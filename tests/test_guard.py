@@ -53,6 +53,13 @@ class TestChoice:
         assert choose(flat(0.1), flat(0.5 + 1e-12), flat(0.5), costs=COSTS, budget=BUDGET).chosen == "fixed"
         assert choose(flat(0.1), flat(0.5 + 1e-6), flat(0.5), costs=COSTS, budget=BUDGET).chosen == "mix"
 
+    def test_what_is_known_besides_the_scores_chooses_between_the_simple_policies(self):
+        """The scores of each fold come from what the others chose; all rounds together know more."""
+        scores = flat(0.1), flat(0.5), flat(0.4)
+        assert choose(*scores, costs=COSTS, budget=BUDGET, mix_lead=-0.01).chosen == "fixed"
+        assert choose(*scores, costs=COSTS, budget=BUDGET, mix_lead=0.0).chosen == "fixed"
+        assert choose(*reversed(scores), costs=COSTS, budget=BUDGET, mix_lead=0.01).chosen == "mix"
+
     def test_a_candidate_equal_to_the_fixed_arm_does_not_replace_it(self):
         assert choose(flat(0.5), flat(0.5), flat(0.5), costs=COSTS, budget=BUDGET).chosen == "fixed"
 

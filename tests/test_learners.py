@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from itertools import pairwise
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,46 +33,12 @@ def test_the_grid_is_near_and_bounded(value, limit):
     assert abs(snapped - np.clip(value, -limit, limit)) <= STEP / 2
 
 
-@given(st.integers(0, 10_000), st.lists(st.integers(0, 199), max_size=4), st.randoms(use_true_random=False))
-def test_sums_do_not_care_about_order_or_partition(seed, cuts, random):
-    """Merged from any parts in any order, every bit of the sums is the same; subtraction takes a part back."""
-    e = events(200, 5, 3, seed)
-    whole = Gram.of(e.phi, e.actions, e.targets, 3)
-    bounds = [0, *sorted(cuts), 200]
-    parts = [slice(a, b) for a, b in pairwise(bounds)]
-    grams = [Gram.of(e.phi[p], e.actions[p], e.targets[p], 3) for p in parts]
-    shuffled = random.sample(grams, len(grams))
-
-    merged = reduce(Gram.__add__, shuffled)
-
-    for name in ("gram", "moment", "count"):
-        assert getattr(merged, name).tobytes() == getattr(whole, name).tobytes()
-        without = getattr(whole - grams[0], name)
-        assert without.tobytes() == getattr(reduce(Gram.__add__, grams[1:], _zero(whole)), name).tobytes()
-
-
-def _zero(like: Gram) -> Gram:
-    return like - like
-
-
 def test_float_sums_without_the_grid_do_care():
     """The negative control: why the grid is there."""
     rng = np.random.default_rng(0)
     phi, half = rng.normal(size=(4000, 6)), 1234
 
     assert ((phi.T @ phi) != (phi[:half].T @ phi[:half]) + (phi[half:].T @ phi[half:])).any()
-
-
-@given(st.integers(0, 10_000), st.integers(1, 199))
-def test_context_sums_merge_and_subtract(seed, cut):
-    """Pass 1 is exact as well, in whole numbers."""
-    x = np.random.default_rng(seed).normal(0, 3, (200, 4)).astype(np.float32)
-    whole, a, b = ContextSums.of(x), ContextSums.of(x[:cut]), ContextSums.of(x[cut:])
-
-    for merged in (a + b, b + a, (whole + a) - a):
-        assert merged.count == 200
-        assert (merged.total == whole.total).all()
-        assert (merged.squares == whole.squares).all()
 
 
 def test_the_scaler_standardises_and_silences_constants():
@@ -110,11 +73,11 @@ def test_weights_solve_the_shrunken_least_squares(shared, own):
     penalty = np.full(d * 4, own)
     penalty[:d] = shared
     penalty[d - 1] = shared * 1e-6
-    penalty[[d * (2 + arm) - 1 for arm in range(3)]] = 1.0
+    penalty[[d * (2 + arm) - 1 for arm in range(3)]] = 7.0
     solved = np.linalg.solve(design.T @ design + np.diag(penalty), design.T @ e.targets)
     expected = np.stack([solved[:d] + solved[d * (1 + arm) : d * (2 + arm)] for arm in range(3)])
 
-    weights = Gram.of(e.phi, e.actions, e.targets, 3).solve(shared, own)
+    weights = Gram.of(e.phi, e.actions, e.targets, 3).solve(shared, own, level=7.0)
 
     np.testing.assert_allclose(weights, expected, atol=1e-8)
 
@@ -180,6 +143,22 @@ def test_the_correction_mends_a_reward_model_that_the_log_disproves():
         return float(np.abs(phi @ (weights - best).T).mean())
 
     assert error(10.0) < 0.5 * error(1e12)
+
+
+def test_rarely_drawn_arms_are_corrected_less():
+    """Each arm's correction is a ridge whose penalty grows with the mean of 1[drawn] / p², which is its noise."""
+    rng = np.random.default_rng(0)
+    phi = np.hstack([rng.normal(size=(500, 3)), np.ones((500, 1))])
+    gram, moment = phi.T @ phi, rng.normal(size=(2, 4))
+    squares = np.array([500 * 2.0, 500 * 12.5])  # p = 1/2, p = .08
+
+    found = doubly_robust.shift(gram, moment, squares, Parameters(correction=300.0))
+
+    for arm, noise in enumerate((2.0, 12.5)):
+        expected = np.linalg.solve(gram + 300.0 * noise * np.eye(4), moment[arm])
+        np.testing.assert_allclose(found[arm], expected, atol=1e-12)
+    never = doubly_robust.shift(gram, moment, np.zeros(2), Parameters(correction=300.0))
+    np.testing.assert_allclose(never, np.linalg.solve(gram + 300.0 * np.eye(4), moment.T).T, atol=1e-12)
 
 
 def test_costs_are_right_on_average_and_follow_the_context():

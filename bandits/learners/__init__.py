@@ -12,5 +12,5 @@ offset_tree.py   K - 1 comparisons of two, bottom-up; tree_policy.py plays them
 online.py      ridge per arm over random features, learned outcome by outcome
 choice.py      which of these a log speaks for
 baselines.py  the simple ones that nothing learned may lose to
-linear_policy.py   what a night publishes and a router serves
+linear_policy.py, lifted_policy.py   what a night publishes and a router serves: most reward for the money
 """

@@ -13,7 +13,27 @@ import numpy as np
 
 from bandits.budget import TARGET
 from bandits.policy import FrozenPolicy, with_floor
-from bandits.types import Context, Mask, Matrix, Vector
+from bandits.types import Context, LoggedFeedback, Mask, Matrix, Vector
+
+
+def arm_values(feedback: LoggedFeedback, q_hat: Matrix) -> Vector:
+    """Mean reward of each arm over the logged contexts, (K,), as exactly as the log can tell it.
+
+        v(a) = mean_i q_hat(x_i, a)  +  sum_i 1[a = a_i] (r_i - q_hat(x_i, a)) / sum_i p_i(a)
+
+    The doubly robust mean, but each round's share in the correction is p_i(a), the inverse of its variance: a rare
+    draw under pressure does not outweigh a hundred others. The mean of rewards where nobody looked at contexts; biased
+    only as far as the error of q_hat differs between rounds where the arm was likely and rounds where it was not.
+    Made to choose among arms; what is chosen is judged by dr.scores.
+
+    q_hat: (n, K), reward unit, fitted on other folds.
+    Li, Morgan & Zaslavsky 2018, "Balancing Covariates via Propensity Score Weighting": overlap weights.
+    """
+    surprise = feedback.rewards - q_hat[np.arange(len(feedback)), feedback.actions]
+    drawn = np.bincount(feedback.actions, surprise, minlength=feedback.k)
+    expected = feedback.probabilities.sum(axis=0)
+    correction = np.divide(drawn, expected, out=np.zeros_like(drawn), where=expected > 0.0)
+    return np.asarray(q_hat.mean(axis=0) + correction)
 
 
 def best_mix(values: Vector, prices: Vector, budget: float) -> Vector:

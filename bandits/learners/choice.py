@@ -1,7 +1,7 @@
 """Which learner serves a scope: the one that the log speaks for, with the reason in words.
 
-The simplest, the direct method, is the incumbent. Another replaces it only if its paired, cross-validated doubly robust
-gain is more than one standard error: the best of several noisy values is high by luck.
+The first, the simplest, is the incumbent. Another replaces it only if its paired, cross-validated doubly robust gain is
+more than one standard error: the best of several noisy values is high by luck.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from bandits.errors import NotEnoughDataError
-from bandits.learners import corrected, offset_tree
-from bandits.learners.doubly_robust import Events, dr_scores
+from bandits.evaluation.moments import finite_scores, moments
+from bandits.types import Vector
 
-Learner = Literal["direct_method", "doubly_robust", "offset_tree"]
+Learner = Literal["linear", "direct_method", "doubly_robust", "offset_tree"]
+LEARNERS: tuple[Learner, ...] = ("linear", "direct_method", "doubly_robust", "offset_tree")  # the simplest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +27,27 @@ class Chosen:
     values: Mapping[Learner, float]
 
 
-def choose(events: Events, learned: corrected.Learned, grown: offset_tree.Learned) -> Chosen:
-    """Compare what was learned from n events on folds that each learner did not see, by one yardstick.
+def choose(scores: Mapping[Learner, Vector]) -> Chosen:
+    """Compare learners, the simplest first, by what each would have earned in the same rounds.
 
-    Raises NotEnoughDataError below two events: a difference needs a standard error.
+    scores: doubly robust scores, (n,) each, by one yardstick, of policies that did not see the round.
+    Raises NotEnoughDataError below two rounds: a difference needs a standard error.
     """
-    if len(events.phi) < 2:
-        raise NotEnoughDataError(
-            f"a choice needs two events, but the log has {len(events.phi)}; serve on and try again."
-        )
-    arms: dict[Learner, np.ndarray[tuple[int], np.dtype[np.int64]]] = {
-        "direct_method": learned.direct,
-        "doubly_robust": learned.played,
-        "offset_tree": grown.played,
-    }
-    scores = {learner: dr_scores(events, learned.q_hat, played) for learner, played in arms.items()}
-    best: Learner = "direct_method"
+    best, *others = scores
     reasons = []
-    for learner in arms:
-        if learner == "direct_method":
-            continue
-        gain = scores[learner] - scores[best]
-        error = float(gain.std(ddof=1) / np.sqrt(len(gain)))
-        won = float(gain.mean()) > error
+    for learner in scores:
+        finite_scores(scores[learner], learner)
+    if len(scores[best]) < 2:
+        raise NotEnoughDataError(
+            f"a choice needs two rounds, but the log has {len(scores[best])}; serve on and try again."
+        )
+    for learner in others:
+        gain = moments(scores[learner] - scores[best])
+        won = gain.mean > gain.standard_error
         reasons.append(
             f"{learner} {'gains' if won else 'does not gain'} more than a standard error on {best}: "
-            f"{gain.mean():+.4f} ± {error:.4f}"
+            f"{gain.mean:+.4f} ± {gain.standard_error:.4f}"
         )
         best = learner if won else best
-    return Chosen(best, "; ".join(reasons), {learner: float(each.mean()) for learner, each in scores.items()})
+    values = {learner: moments(each).mean for learner, each in scores.items()}
+    return Chosen(best, "; ".join(reasons) or f"{best} alone was tried", values)

@@ -5,24 +5,27 @@
 `model` is a direct method (direct_method.py); `shift` regresses the residuals of its pseudo-outcomes,
 1[a = a_i] (r_i - q_hat(x_i, a)) / p_i, on one Gram matrix that all arms share (see doubly_robust.py for why the
 residuals, and why strongly shrunk). Link, penalty and shrinkage are those of highest doubly robust value on folds that
-neither model nor correction saw. "No correction" is the first choice: the log has to speak against it.
+neither model nor correction saw, played as they would be: `play` may spend a budget. "No correction" is the first
+choice: the log has to speak against it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 
 from bandits.errors import NotEnoughDataError
 from bandits.learners import direct_method
 from bandits.learners.direct_method import LINKS, Link, RewardModel
-from bandits.learners.doubly_robust import FOLDS, MAX_WEIGHT, Events, dr_scores, weights
+from bandits.learners.doubly_robust import FOLDS, MAX_WEIGHT, Events, dr_scores, playing, weights
 from bandits.learners.grid import on_grid
 from bandits.learners.ridge import moments
-from bandits.types import Actions, Mask, Matrix
+from bandits.types import Mask, Matrix, Vector
 
 PENALTIES = (0.3, 3.0, 30.0)  # of the reward model: the first ones tried, a factor of MORE apart
 MORE = 10.0
@@ -90,9 +93,9 @@ class Choice:
 class Evidence:
     """How far the log can be trusted about the learned policy.
 
-    ess: effective sample size (sum w)² / sum w² of the weights w = 1[a = played] / p, in events.   largest: weight.
+    ess: effective sample size (sum w)² / sum w² of the weights w = pi(a) / p, in events.   largest: weight.
     clipped: share of events whose 1/p was clipped.   bias: clipping biases the value by at most this much, times the
-    error of q_hat: an estimate of the mean of max(0, 1 - MAX_WEIGHT p(played)).
+    error of q_hat: an estimate of the mean over what is played of max(0, 1 - MAX_WEIGHT p).
     """
 
     ess: float
@@ -105,22 +108,28 @@ class Evidence:
 class Learned:
     """What was learned, what was chosen, all that was tried, in order, and what models without an event say of it.
 
-    q_hat: (n, K) of the model that predicts best, cross-fitted: the yardstick.   direct, played: (n,) cross-fitted
-    arms of the best direct method and of what was chosen.
+    Each (n, K), cross-fitted:   yardstick: q_hat of the model that predicts best.   direct, best: q_hat of the best
+    direct method (`q` without its shift) and of the best of all, both chosen without the row's fold as well.
     """
 
     q: Corrected
     chosen: Choice
     tried: tuple[Choice, ...]
     evidence: Evidence
-    q_hat: Matrix
-    direct: Actions
-    played: Actions
+    yardstick: Matrix
+    direct: Matrix
+    best: Matrix
 
 
-def learn(events: Events) -> Learned:
+def greedily(q_hat: Matrix) -> Matrix:
+    """Play the arm of highest q_hat, for sure."""
+    return playing(q_hat.argmax(axis=1), q_hat.shape[1])
+
+
+def learn(events: Events, play: Callable[[Matrix], Matrix] = greedily) -> Learned:
     """Learn from n events. Deterministic; permuting the arms permutes what is learned, but for ties.
 
+    play: q_hat, (n, K), of these events -> action_probs, (n, K), of the policy that would use it.
     Raises NotEnoughDataError without events.
     """
     if not len(events.phi):
@@ -129,29 +138,52 @@ def learn(events: Events) -> Learned:
     # One yardstick for all: the model that predicts best, since its residuals are the smallest.
     yardstick = min(models.values(), key=lambda q_hat: _loss(events, q_hat))
 
-    def judged(q_hat: Matrix, link: Link, penalty: float, correction: float) -> Choice:
-        scores = dr_scores(events, yardstick, q_hat.argmax(axis=1))
+    def judged(q_hat: Matrix, link: Link, penalty: float, correction: float) -> _Tried:
+        scores = dr_scores(events, yardstick, play(q_hat))
         error = float(scores.std(ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else np.inf
-        return Choice(link, penalty, correction, float(scores.mean()), error)
+        return _Tried(Choice(link, penalty, correction, float(scores.mean()), error), q_hat, scores)
 
-    tried = [(judged(q_hat, link, penalty, np.inf), q_hat) for (link, penalty), q_hat in models.items()]
-    direct, q_hat = max(tried, key=_value)
-    link, penalty = direct.link, direct.penalty
-    for correction, shifted in cross_fitted_shifts(events, link, penalty).items():
-        tried.append((judged(q_hat + shifted, link, penalty, correction), q_hat + shifted))
-    chosen, best = max([(direct, q_hat), *tried[len(models) :]], key=_value)
-    played = best.argmax(axis=1)
+    straight = [judged(q_hat, link, penalty, np.inf) for (link, penalty), q_hat in models.items()]
+    direct = max(straight, key=_value)
+    link, penalty = direct.choice.link, direct.choice.penalty
+    shifts = cross_fitted_shifts(events, link, penalty)
+    bent = [judged(direct.q_hat + shift, link, penalty, correction) for correction, shift in shifts.items()]
+    chosen = max([direct, *bent], key=_value).choice
 
-    sums = (Correction.of(events.where(fold), q_hat[fold]) for fold in _folds(events))
+    sums = (Correction.of(events.where(fold), direct.q_hat[fold]) for fold in _folds(events))
     shift = reduce(Correction.__add__, sums).solve(chosen.correction)
     model = direct_method.fit(events.phi, events.actions, events.targets, events.k, link, penalty)
-    choices = tuple(choice for choice, _ in tried)
-    evidence = _evidence(events, played)
-    return Learned(Corrected(model, shift), chosen, choices, evidence, yardstick, q_hat.argmax(axis=1), played)
+    tried, best = [*straight, *bent], _crossed(events, [*straight, *bent])
+    return Learned(
+        Corrected(model, shift),
+        chosen,
+        tuple(one.choice for one in tried),
+        evidence_of(events, play(best)),
+        yardstick,
+        _crossed(events, straight),
+        best,
+    )
 
 
-def _value(candidate: tuple[Choice, Matrix]) -> float:
-    return candidate[0].value
+class _Tried(NamedTuple):
+    """A choice, its cross-fitted q_hat, (n, K), and its scores, (n,)."""
+
+    choice: Choice
+    q_hat: Matrix
+    scores: Vector
+
+
+def _value(tried: _Tried) -> float:
+    return tried.choice.value
+
+
+def _crossed(events: Events, tried: Sequence[_Tried]) -> Matrix:
+    """q_hat, (n, K), of what would have been chosen without the row's fold: luck in choosing flatters no row."""
+    out = np.empty_like(tried[0].q_hat)
+    for fold in _folds(events):
+        if fold.any():
+            out[fold] = max(tried, key=lambda one: float(one.scores[~fold].sum())).q_hat[fold]
+    return out
 
 
 def _folds(events: Events) -> list[Mask]:
@@ -208,10 +240,11 @@ def cross_fitted_shifts(events: Events, link: Link, penalty: float) -> dict[floa
     return out
 
 
-def _evidence(events: Events, played: Actions) -> Evidence:
-    told = played == events.actions
-    w = np.where(told, weights(events), 0.0)
-    cut = np.where(told, 1.0 / events.propensities, 0.0) - w
+def evidence_of(events: Events, action_probs: Matrix) -> Evidence:
+    """How far these n events can be trusted about a policy.   action_probs: (n, K)."""
+    told = action_probs[np.arange(len(action_probs)), events.actions]
+    w = told * weights(events)
+    cut = told / events.propensities - w
     squares = float(np.square(w).sum())
     return Evidence(
         ess=float(w.sum()) ** 2 / squares if squares else 0.0,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from bandits.errors import SnapshotError
 from bandits.learners.baselines import ContextFree
+from bandits.learners.lifted_policy import LiftedPolicy
 from bandits.learners.linear_policy import LinearPolicy
 from bandits.learners.tree_policy import TreePolicy
 from bandits.policy import FrozenPolicy, Policy
@@ -13,6 +14,7 @@ from bandits.policy import FrozenPolicy, Policy
 SIMPLE_KINDS = ("explore", "mix", "fixed")  # policies that see no context
 _KINDS: Mapping[str, Callable[[FrozenPolicy], Policy]] = {
     "linear": LinearPolicy.thaw,
+    "lifted": LiftedPolicy.thaw,
     "offset_tree": TreePolicy.thaw,
     **dict.fromkeys(SIMPLE_KINDS, ContextFree.thaw),
 }
@@ -31,3 +33,8 @@ def thaw(frozen: FrozenPolicy) -> Policy:
         return thawed(frozen)
     except (KeyError, ValueError) as error:
         raise SnapshotError(f"the arrays of a {frozen.kind!r} policy must be complete, but: {error}.") from error
+
+
+def rules(policy: Policy) -> str | None:
+    """The policy as text, if it is of a kind that prints itself."""
+    return policy.describe() if isinstance(policy, TreePolicy) else None

@@ -7,9 +7,12 @@ from a seed, so a snapshot holds what it needs and nothing is fitted but the sca
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bandits.learners.grid import STEP, on_grid
 from bandits.learners.scaling import Scaler
@@ -17,6 +20,7 @@ from bandits.types import Context, Matrix, Vector
 
 _LIMIT = 16.0  # of |phi|; sums of 2²³ products of two such stay exact, of the usual ones many more (see grid.py)
 _BLOCK = 2**9  # rows that are computed at once: they fit in the cache
+_SCORED = 2**12  # rows whose features a policy holds at once
 _FINE = 2.0**-24  # of frequencies: with a context on its grid, sums of products need 2⁻³⁵ to 2¹⁷, 52 bits
 
 
@@ -59,3 +63,20 @@ class Lift:
             np.multiply(steps, STEP, out=block[:, d:-1])
             block[:, -1] = 1.0
         return out
+
+    def in_blocks(self, contexts: Context, score: Callable[[Matrix], Matrix]) -> Matrix:
+        """score(phi) of all rows, with the features of one block in memory at a time."""
+        starts = range(0, len(contexts), _SCORED) or (0,)
+        return np.concatenate([score(self.features(contexts[start : start + _SCORED])) for start in starts])
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a snapshot holds of it."""
+        units = np.array([self.linear, self.waves])
+        scale = {"mean": self.scaler.mean, "scale": self.scaler.scale}
+        return scale | {"frequencies": self.frequencies, "phases": self.phases, "units": units}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Lift:
+        """What `arrays` froze. Raises KeyError or ValueError for arrays that are not whole."""
+        linear, waves = map(float, arrays["units"])
+        return cls(Scaler(arrays["mean"], arrays["scale"]), arrays["frequencies"], arrays["phases"], linear, waves)

@@ -1,4 +1,4 @@
-"""The learned policy that a night publishes: most reward for the money, with a floor for every arm.
+"""What a night publishes: most reward for the money, with a floor for every arm, whatever foretells the reward.
 
 Greedy in q_hat(x, a) - price * cost_hat(x, a). The price of a dollar is read off a curve that the night solved over
 its whole log; the day's pressure only chooses the point on it.
@@ -6,8 +6,9 @@ its whole log; the day's pressure only chooses the point on it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +42,12 @@ class PriceCurve:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LinearPolicy:
-    """Linear scores over a standardised context.   weights: (K, D).   supported, prices (USD a request): (K,)."""
+class PricedPolicy(ABC):
+    """Money and floor around a reward model, which a subclass gives.
+
+    scaler: of the contexts, which the price model reads.   weights: (.., D) of the reward model.
+    supported, prices (USD a request): (K,).   curve: spending by price of a dollar, solved over the night's log.
+    """
 
     arms: tuple[str, ...]
     schema: str
@@ -55,10 +60,22 @@ class LinearPolicy:
     budget: float
     floor: float
 
+    @abstractmethod
+    def q_hat(self, contexts: Context, phi: Matrix) -> Matrix:
+        """Estimated reward of each arm, (n, K).   phi: (n, d + 1), the standardised contexts."""
+
+    @abstractmethod
+    def freeze(self) -> FrozenPolicy:
+        """See Policy."""
+
+    @abstractmethod
+    def raised(self, levels: Vector) -> Self:
+        """The same policy with `levels`, (K,), added to its estimates of the reward."""
+
     def scores(self, contexts: Context) -> Scores:
         """Estimated reward and cost of each arm for each context, (n, d)."""
         phi = self.scaler.features(contexts)
-        return Scores(phi @ self.weights.T, self.cost.predict(phi))
+        return Scores(self.q_hat(contexts, phi), self.cost.predict(phi))
 
     def price(self, pressure: float = 1.0) -> float:
         """Reward that a dollar has to earn now."""
@@ -68,9 +85,9 @@ class LinearPolicy:
         """See Policy."""
         return greedy(*self.scores(contexts), allowed, self.price(pressure), self.floor)
 
-    def freeze(self) -> FrozenPolicy:
-        """See Policy."""
-        arrays: dict[str, NDArray[Any]] = {
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What every kind freezes."""
+        return {
             "mean": self.scaler.mean,
             "scale": self.scaler.scale,
             "weights": self.weights,
@@ -82,25 +99,53 @@ class LinearPolicy:
             "curve_costs": self.curve.costs,
             "money": np.array([self.budget, self.floor]),
         }
-        return FrozenPolicy("linear", self.arms, self.schema, arrays)
+
+    @classmethod
+    def fields_of(cls, frozen: FrozenPolicy) -> dict[str, Any]:
+        """What `arrays` froze, by name of the field."""
+        a = frozen.arrays
+        budget, floor = map(float, a["money"])
+        return {
+            "arms": frozen.arms,
+            "schema": frozen.schema,
+            "scaler": Scaler(a["mean"], a["scale"]),
+            "weights": a["weights"],
+            "cost": CostModel(a["cost_weights"], a["cost_scale"]),
+            "supported": a["supported"].astype(np.bool_),
+            "prices": a["prices"],
+            "curve": PriceCurve(a["curve_prices"], a["curve_costs"]),
+            "budget": budget,
+            "floor": floor,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinearPolicy(PricedPolicy):
+    """Linear scores over a standardised context.   weights: (K, D)."""
+
+    def q_hat(self, contexts: Context, phi: Matrix) -> Matrix:
+        """See PricedPolicy."""
+        return phi @ self.weights.T
+
+    def raised(self, levels: Vector) -> Self:
+        """See PricedPolicy."""
+        return replace(self, weights=with_levels(self.weights, levels))
+
+    def freeze(self) -> FrozenPolicy:
+        """See Policy."""
+        return FrozenPolicy("linear", self.arms, self.schema, self.arrays())
 
     @classmethod
     def thaw(cls, frozen: FrozenPolicy) -> LinearPolicy:
         """The policy that `freeze` froze."""
-        a = frozen.arrays
-        budget, floor = map(float, a["money"])
-        return cls(
-            frozen.arms,
-            frozen.schema,
-            Scaler(a["mean"], a["scale"]),
-            a["weights"],
-            CostModel(a["cost_weights"], a["cost_scale"]),
-            a["supported"].astype(np.bool_),
-            a["prices"],
-            PriceCurve(a["curve_prices"], a["curve_costs"]),
-            budget,
-            floor,
-        )
+        return cls(**cls.fields_of(frozen))
+
+
+def with_levels(weights: Matrix, levels: Vector) -> Matrix:
+    """`weights`, (K, D), with `levels`, (K,), added to the weight of the constant, which comes last."""
+    raised = weights.copy()
+    raised[:, -1] += levels
+    return raised
 
 
 def greedy(q_hat: Matrix, cost_hat: Matrix, allowed: Mask, price: float, floor: float) -> Matrix:

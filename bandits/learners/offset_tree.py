@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.errors import NotEnoughDataError, ShapeError
-from bandits.learners.doubly_robust import FOLDS, MAX_WEIGHT, Events, dr_scores
-from bandits.learners.grid import on_grid
+from bandits.learners.doubly_robust import FOLDS, MAX_WEIGHT, Events, dr_scores, playing
+from bandits.learners.grid import STEP, on_grid
 from bandits.types import Actions, Mask, Matrix, Vector
 
 PENALTIES = (10.0, 30.0, 100.0, 300.0)  # that `learn` tries, in events
@@ -108,8 +108,12 @@ class OffsetTree:
 
     def choose(self, phi: Matrix, allowed: Mask | None = None) -> Actions:
         """The winner of the tournament among allowed arms, (n,).   phi: (n, D).   allowed: (n, K), default all."""
-        won = _leaves(len(phi), self.k, allowed)
-        for (left, right), score in zip(self.children.tolist(), (phi @ self.weights.T).T, strict=True):
+        return self.winners(phi @ self.weights.T, allowed)
+
+    def winners(self, scores: Matrix, allowed: Mask | None = None) -> Actions:
+        """The same of the nodes' scores, (n, K - 1)."""
+        won = _leaves(len(scores), self.k, allowed)
+        for (left, right), score in zip(self.children.tolist(), scores.T, strict=True):
             won.append(_play(won[left], won[right], score))
         return won[-1]
 
@@ -196,20 +200,22 @@ class Centres:
 def node_sums(events: Events, offsets: Matrix, left: Actions, right: Actions) -> Sums:
     """The pass of one node, given the frozen nodes below it.
 
-    offsets: (n, K), what is known of each arm's reward without the event.   left, right: (n,) winners of the subtrees.
+    offsets: (n, K), what is known of each arm's reward without the event.   left, right: (n,) winners of the subtrees,
+    -1 for none: then there is nothing to compare.
     """
-    heard = np.flatnonzero((events.actions == left) | (events.actions == right))
+    compared = (left >= 0) & (right >= 0)
+    heard = np.flatnonzero(compared & ((events.actions == left) | (events.actions == right)))
     sign = np.where(events.actions[heard] == right[heard], 1.0, -1.0)
     offset = 0.5 * (offsets[heard, left[heard]] + offsets[heard, right[heard]])
     targets = on_grid(sign * (events.targets[heard] - offset), 1.0)
     return Sums.of(events.phi[heard], targets, importance(events.propensities[heard]))
 
 
-def fit(events: Events, offsets: Matrix, penalty: float) -> OffsetTree:
-    """Learn the shape, then every node from the leaves up.   offsets: (n, K), see node_sums."""
+def fit(events: Events, offsets: Matrix, penalty: float, allowed: Mask | None = None) -> OffsetTree:
+    """Learn the shape, then every node from the leaves up.   offsets: (n, K), see node_sums.   allowed: (K,)."""
     children = Centres.of(events).shape()
     weights = np.zeros((len(children), events.phi.shape[1]))
-    won = _leaves(len(events.phi), events.k, None)
+    won = _leaves(len(events.phi), events.k, _rows(allowed, len(events.phi)))
     for node, (left, right) in enumerate(children.tolist()):
         weights[node] = node_sums(events, offsets, won[left], won[right]).solve(penalty)
         won.append(_play(won[left], won[right], events.phi @ weights[node]))
@@ -219,7 +225,8 @@ def fit(events: Events, offsets: Matrix, penalty: float) -> OffsetTree:
 class Learned(NamedTuple):
     """A tree and how it was chosen.
 
-    values: (len(PENALTIES),) cross-validated doubly robust value of each penalty.   played: (n,) cross-fitted arms.
+    values: (len(PENALTIES),) cross-validated doubly robust value of each penalty.   played: (n,) cross-fitted arms,
+    of the penalty that is best without the row's fold.
     """
 
     tree: OffsetTree
@@ -228,10 +235,11 @@ class Learned(NamedTuple):
     played: Actions
 
 
-def learn(events: Events, offset: Literal["half", "model"] = "model") -> Learned:
+def learn(events: Events, offset: Literal["half", "model"] = "model", allowed: Mask | None = None) -> Learned:
     """Learn a tree whose penalty is the one of highest off-policy value on folds that its trees did not see.
 
-    Ties go to the smaller penalty. Raises NotEnoughDataError without events.
+    allowed: (K,) arms that the tournament is held among, default all. Ties go to the smaller penalty.
+    Raises NotEnoughDataError without events.
     """
     if not len(events.phi):
         raise NotEnoughDataError("a tree is learned from events, but the log has none; serve on and try again.")
@@ -241,11 +249,18 @@ def learn(events: Events, offset: Literal["half", "model"] = "model") -> Learned
         out = events.folds == fold
         offsets = q_hats[1 + fold] if offset == "model" else np.full_like(q_hats[0], 0.5)
         for i, penalty in enumerate(PENALTIES):
-            played[i, out] = fit(events.where(~out), offsets[~out], penalty).choose(events.phi[out])
-    values = np.array([dr_scores(events, q_hats[0], arms).mean() for arms in played])
+            tree = fit(events.where(~out), offsets[~out], penalty, allowed)
+            played[i, out] = tree.choose(events.phi[out], _rows(allowed, int(out.sum())))
+    scores = np.array([dr_scores(events, q_hats[0], playing(arms, events.k)) for arms in played])
+    values = scores.mean(axis=1)
     best = int(values.argmax())
+    crossed = np.empty(len(events.phi), dtype=np.int64)
+    for fold in range(FOLDS):  # luck in choosing the penalty flatters no row either
+        out = events.folds == fold
+        crossed[out] = played[int(scores[:, ~out].sum(axis=1).argmax()), out]
     offsets = q_hats[0] if offset == "model" else np.full_like(q_hats[0], 0.5)
-    return Learned(fit(events, offsets, PENALTIES[best]), Parameters(PENALTIES[best], offset), values, played[best])
+    tree = fit(events, offsets, PENALTIES[best], allowed)
+    return Learned(tree, Parameters(PENALTIES[best], offset), values, crossed)
 
 
 def _reward_models(events: Events) -> Matrix:
@@ -277,34 +292,54 @@ class OnlineOffsetTree:
 
     def __init__(self, children: NDArray[np.int64], d: int, penalty: float = 30.0) -> None:
         """children: see OffsetTree.   d: features of phi, the constant included."""
+        nodes = len(children)
         self.penalty = penalty
-        self.tree = OffsetTree(children, np.zeros((len(children), d)))
-        self.sums = [Sums(np.zeros((d, d)), np.zeros(d), 0.0, 0.0) for _ in children]
-        self._solve_at = [1.0] * len(children)
-        self._parent = {int(child): node for node, pair in enumerate(children) for child in pair}
+        self.tree = OffsetTree(children, np.zeros((nodes, d)))
+        self._gram, self._moment = np.zeros((nodes, d, d)), np.zeros((nodes, d))
+        self._weight, self._count, self._solve_at = np.zeros(nodes), np.zeros(nodes), np.ones(nodes)
+        self._above = {
+            int(child): (node, side) for node, pair in enumerate(children) for side, child in enumerate(pair)
+        }
+
+    @property
+    def sums(self) -> list[Sums]:
+        """What each node has heard so far."""
+        return [
+            Sums(self._gram[node].copy(), self._moment[node].copy(), float(self._weight[node]), float(count))
+            for node, count in enumerate(self._count)
+        ]
 
     def learn(self, phi: Vector, action: int, reward: float, propensity: float) -> None:
         """Learn from one event.   phi: (D,) on the grid.   reward: [0, 1]."""
-        row, weight = phi[None, :], importance(np.array([propensity]))
+        weight = round(min(1.0 / propensity, MAX_WEIGHT) / _WEIGHT_STEP) * _WEIGHT_STEP
+        target = round(max(min(reward - 0.5, 1.0), -1.0) / STEP) * STEP
+        weighted = weight * phi
+        square = weighted[:, None] * phi
         number: int = action
-        while number in self._parent:
-            node = self._parent[number]
-            rightward = int(self.tree.children[node, 1]) == number
-            target = on_grid([(reward - 0.5) * (1.0 if rightward else -1.0)], 1.0)
+        while number in self._above:
+            node, rightward = self._above[number]
             # An arm that loses here is not what this node sends up, so the nodes above do not hear of it.
-            wins = bool(phi @ self.tree.weights[node] > 0.0) == rightward
-            self._add(node, Sums.of(row, target, weight))
+            wins = (phi @ self.tree.weights[node] > 0.0) == rightward
+            self._gram[node] += square
+            self._moment[node] += weighted * (target if rightward else -target)
+            self._weight[node] += weight
+            self._count[node] += 1.0
+            self._solve(node)
             if not wins:
                 return
             number = self.tree.k + node
 
-    def _add(self, node: int, event: Sums) -> None:
-        self.sums[node] = self.sums[node] + event
-        if self.sums[node].count >= self._solve_at[node]:
+    def _solve(self, node: int) -> None:
+        """Anew, when what the node has heard has grown by a tenth."""
+        if self._count[node] >= self._solve_at[node]:
             weights = self.tree.weights.copy()
             weights[node] = self.sums[node].solve(self.penalty)
             self.tree = replace(self.tree, weights=weights)
-            self._solve_at[node] = max(self.sums[node].count + 1.0, 1.1 * self.sums[node].count)
+            self._solve_at[node] = max(self._count[node] + 1.0, 1.1 * self._count[node])
+
+
+def _rows(allowed: Mask | None, n: int) -> Mask | None:
+    return None if allowed is None else np.broadcast_to(allowed, (n, len(allowed)))
 
 
 def _leaves(n: int, k: int, allowed: Mask | None) -> list[Actions]:

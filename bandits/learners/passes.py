@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandits.learners.cost import CostModel, log_cost
-from bandits.learners.doubly_robust import FOLDS, MAX_WEIGHT, Parameters
+from bandits.learners.doubly_robust import FOLDS, LEVEL, MAX_WEIGHT, Parameters, shift, squared
 from bandits.learners.grid import limbs, on_grid
 from bandits.learners.linear_policy import PriceCurve
 from bandits.learners.ridge import Gram, rowwise
@@ -101,13 +101,16 @@ def cost_gram_of(sums: Sums) -> Gram:
     return Gram(sums["cost_gram"], sums["cost_moment"], sums["cost_count"])
 
 
-def reward_models(grams: list[Gram], parameters: Parameters) -> Matrix:
-    """Weights, (F + 1, F, K, D): [w, f] left out folds w and f, and judges the events of f; w = F leaves out only f."""
+def reward_models(grams: list[Gram], parameters: Parameters, siblings: Gram | None = None) -> Matrix:
+    """Weights, (F + 1, F, K, D): [w, f] left out folds w and f, and judges the events of f; w = F leaves out only f.
+
+    siblings: sums of events that are nobody's fold, since they are of other scopes.
+    """
     k, d = grams[0].moment.shape
     models = np.zeros((FOLDS + 1, FOLDS, k, d))
     for f in range(FOLDS):
         for w in range(f + 1, FOLDS + 1):
-            models[w, f] = _solve(grams, {w, f}, parameters)
+            models[w, f] = _solve(grams, {w, f}, parameters, siblings)
             if w < FOLDS:
                 models[f, w] = models[w, f]
     return models
@@ -133,7 +136,8 @@ class Expected:
 class Corrections:
     """Pass 3: what the log proves about the errors of pass 2 (doubly_robust.py).
 
-    models: (F + 1, F, K, D), see reward_models.   moment: (F + 1, K, D), [w] over the events outside fold w.
+    models: (F + 1, F, K, D), see reward_models.   moment: (F + 1, K, D), and squares of weights, (F + 1, K): [w] over
+    the events outside fold w.
     """
 
     features: Features
@@ -142,32 +146,35 @@ class Corrections:
     def __call__(self, slab: Slab) -> Sums:
         """The sums of these events."""
         _, _, k, d = self.models.shape
-        moment = np.zeros((FOLDS + 1, k, d))
+        moment, squares = np.zeros((FOLDS + 1, k, d)), np.zeros((FOLDS + 1, k))
         weights = np.minimum(1.0 / slab.propensities, MAX_WEIGHT)
         for fold, arm, rows in slab.groups(k):
             phi = slab.features(self.features, rows)
             others = [w for w in range(FOLDS + 1) if w != fold]
             residual = slab.targets[rows][:, None] - rowwise(phi, self.models[others, fold, arm])
             moment[others, arm] += on_grid(residual * weights[rows][:, None], 2 * MAX_WEIGHT).T @ phi
-        return Sums({"moment": moment})
+            squares[others, arm] += squared(weights[rows]).sum()
+        return Sums({"moment": moment, "squares": squares})
 
 
-def corrected(grams: list[Gram], moment: Matrix, parameters: Parameters) -> Matrix:
+def corrected(grams: list[Gram], sums: Sums, parameters: Parameters, siblings: Gram | None = None) -> Matrix:
     """Weights, (F + 1, K, D), of the Doubly Robust learner that left out fold w; w = F left out none.
 
-    Equal to doubly_robust.fit(…, without=w) bit for bit.
+    Without siblings equal to doubly_robust.fit(…, without=w) bit for bit. The correction is proven by own events alone.
     """
+    moment, squares = sums["moment"], sums["squares"]
     found = np.empty_like(moment)
     for w in range(FOLDS + 1):
         gram = reduce(np.add, [one.gram.sum(axis=0) for fold, one in enumerate(grams) if fold != w])
-        penalty = parameters.correction * np.eye(len(gram))
-        found[w] = _solve(grams, {w}, parameters) + np.linalg.solve(gram + penalty, moment[w].T).T
+        found[w] = _solve(grams, {w}, parameters, siblings) + shift(gram, moment[w], squares[w], parameters)
     return found
 
 
-def _solve(grams: list[Gram], without: set[int], parameters: Parameters) -> Matrix:
-    inside = [one for fold, one in enumerate(grams) if fold not in without]
-    return reduce(Gram.__add__, inside).solve(parameters.shared, parameters.own)
+def _solve(grams: list[Gram], without: set[int], parameters: Parameters, siblings: Gram | None) -> Matrix:
+    total = reduce(Gram.__add__, [one for fold, one in enumerate(grams) if fold not in without])
+    if siblings is not None and parameters.siblings > 0.0:
+        total += siblings.scaled(parameters.siblings)
+    return total.solve(parameters.shared, parameters.own, LEVEL)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -227,24 +234,29 @@ class Spending:
 
     def __call__(self, slab: Slab) -> Sums:
         """The sums of these events."""
-        chosen, explored = np.zeros((len(self.prices), 2)), np.zeros(2)
+        found = []
         for fold in range(FOLDS):
             mine = np.flatnonzero(slab.folds == fold)
-            for start in range(0, len(mine), _BLOCK):
+            for start in range(0, max(len(mine), 1), _BLOCK):
                 phi = slab.features(self.features, mine[start : start + _BLOCK])
-                q_hat = rowwise(phi, self.models[fold])[:, self.allowed]
-                usd = self.cost.predict(phi)[:, self.allowed]
-                parts, each = limbs(usd), np.arange(len(phi))
-                explored += parts.sum(axis=(0, 1))
-                for i, price in enumerate(self.prices):
-                    chosen[i] += parts[each, (q_hat - price * usd).argmax(axis=1)].sum(axis=0)
-        return Sums({"chosen": chosen, "explored": explored, "n": np.array(len(slab))})
+                found.append(spent(rowwise(phi, self.models[fold]), self.cost.predict(phi), self.allowed, self.prices))
+        return reduce(Sums.__add__, found)
 
-    def curve(self, sums: Sums, floor: float) -> PriceCurve:
-        """The price curve that these sums draw, for a policy with this floor."""
-        n = int(sums["n"])
-        chosen, explored = sums["chosen"].sum(axis=1) / n, float(sums["explored"].sum()) / (n * self.allowed.sum())
-        return PriceCurve(self.prices, np.minimum.accumulate((1.0 - floor) * chosen + floor * explored))
+
+def spent(q_hat: Matrix, cost_hat: Matrix, allowed: Mask, prices: Vector) -> Sums:
+    """The sums of Spending, of events with these estimates, (n, K) each, by models that left them out."""
+    q_hat, usd = q_hat[:, allowed], cost_hat[:, allowed]
+    parts, each, chosen = limbs(usd), np.arange(len(usd)), np.zeros((len(prices), 2))
+    for i, price in enumerate(prices):
+        chosen[i] = parts[each, (q_hat - price * usd).argmax(axis=1)].sum(axis=0)
+    return Sums({"chosen": chosen, "explored": parts.sum(axis=(0, 1)), "n": np.array(len(usd))})
+
+
+def curve_of(sums: Sums, allowed: Mask, prices: Vector, floor: float) -> PriceCurve:
+    """The price curve that the sums of Spending draw, for a policy with this floor."""
+    n = int(sums["n"])
+    chosen, explored = sums["chosen"].sum(axis=1) / n, float(sums["explored"].sum()) / (n * allowed.sum())
+    return PriceCurve(prices, np.minimum.accumulate((1.0 - floor) * chosen + floor * explored))
 
 
 def arrays_of(frozen: object) -> Mapping[str, NDArray[Any]]:

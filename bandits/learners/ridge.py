@@ -66,16 +66,21 @@ class Gram:
     def __sub__(self, other: Gram) -> Gram:
         return Gram(self.gram - other.gram, self.moment - other.moment, self.count - other.count)
 
-    def solve(self, shared: float, own: float) -> Matrix:
+    def scaled(self, weight: float) -> Gram:
+        """The same events, each of weight `weight`: not on the grid any more, so for solving only."""
+        return Gram(weight * self.gram, weight * self.moment, weight * self.count)
+
+    def solve(self, shared: float, own: float, level: float = 1.0) -> Matrix:
         """Weights, (K, D), of the shrunken least squares above. An arm without events gets the shared part.
 
-        shared, own: penalties > 0, in events (a penalty of 30 weighs as much as 30 events of unit variance).
+        shared, own, level: penalties > 0, in events (a penalty of 30 weighs as much as 30 events of unit variance);
+        `level` holds each arm's own constant.
         """
         d = self.moment.shape[1]
         everyone = np.eye(d)
         everyone[-1, -1] = 1e-6  # the constant of the shared part is all but free
         apart = np.eye(d)
-        apart[-1, -1] = 1.0 / own  # an arm's own constant is held by one event's weight, not by `own`
+        apart[-1, -1] = level / own
         # For given s: t_k = (G_k + own P)^-1 (m_k - G_k s). Eliminating t_k leaves one system for s.
         inverse = np.linalg.inv(self.gram + own * apart)
         residual = np.eye(d) - self.gram @ inverse

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bandits.features import NAMES
 from bandits.learners.lift import Lift
 from bandits.learners.offset_tree import OffsetTree
-from bandits.learners.scaling import Scaler
 from bandits.policy import FrozenPolicy, with_floor
 from bandits.types import Context, Mask, Matrix, Vector
 
@@ -36,23 +36,20 @@ class TreePolicy:
 
     def probabilities(self, contexts: Context, allowed: Mask, pressure: float = 1.0) -> Matrix:
         """See Policy. The tournament is among the allowed arms; pressure changes nothing."""
-        winners = self.tree.choose(self.lift.features(contexts), allowed)
+        scores = self.lift.in_blocks(contexts, lambda phi: phi @ self.tree.weights.T)
+        winners = self.tree.winners(scores, allowed)
         chosen = np.zeros(allowed.shape)
         chosen[np.arange(len(winners)), winners] = 1.0
         return with_floor(chosen, allowed, self.floor)
 
-    def describe(self, features: Sequence[str], shown: int = 3) -> str:
-        """The rules as text.   features: (d,) names of the context's numbers."""
-        return self.tree.describe(self.arms, features, shown)
+    def describe(self, features: Sequence[str] = (), shown: int = 3) -> str:
+        """The rules as text.   features: (d,) names of the context's numbers, by default those of the schema."""
+        known = NAMES.get(self.schema) or [f"x{i}" for i in range(len(self.lift.scaler.mean))]
+        return self.tree.describe(self.arms, features or known, shown)
 
     def freeze(self) -> FrozenPolicy:
         """See Policy."""
-        arrays = {
-            "mean": self.lift.scaler.mean,
-            "scale": self.lift.scaler.scale,
-            "frequencies": self.lift.frequencies,
-            "phases": self.lift.phases,
-            "units": np.array([self.lift.linear, self.lift.waves]),
+        arrays = self.lift.arrays() | {
             "children": self.tree.children,
             "weights": self.tree.weights,
             "supported": self.supported.astype(np.uint8),
@@ -65,11 +62,15 @@ class TreePolicy:
     def thaw(cls, frozen: FrozenPolicy) -> TreePolicy:
         """The policy that `freeze` froze."""
         a = frozen.arrays
-        linear, waves = map(float, a["units"])
-        lift = Lift(Scaler(a["mean"], a["scale"]), a["frequencies"], a["phases"], linear, waves)
         tree = OffsetTree(a["children"], a["weights"])
         if tree.k != len(frozen.arms):
             raise ValueError(f"a tree over {tree.k} arms cannot serve the {len(frozen.arms)} arms {frozen.arms}")
         return cls(
-            frozen.arms, frozen.schema, lift, tree, a["supported"].astype(np.bool_), a["prices"], float(a["floor"][0])
+            frozen.arms,
+            frozen.schema,
+            Lift.of(a),
+            tree,
+            a["supported"].astype(np.bool_),
+            a["prices"],
+            float(a["floor"][0]),
         )

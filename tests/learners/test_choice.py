@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import lru_cache
-
 import numpy as np
 import pytest
 
-from bandits.errors import NotEnoughDataError
-from bandits.learners import corrected, offset_tree
+from bandits.errors import EvidenceError, NotEnoughDataError
 from bandits.learners.choice import choose
-from bandits.learners.doubly_robust import FOLDS, Events
+
+N = 3000
 
 
-def log(n: int, k: int) -> tuple[Events, np.ndarray]:
-    """A uniform log in which arm i % K is right in round i."""
-    right = np.arange(n) % k
-    actions = np.random.default_rng(0).integers(0, k, n)
-    phi = np.hstack([np.eye(k)[right] * 2.0, np.ones((n, 1))])
-    events = Events(phi, actions, (actions == right) * 1.0, np.full(n, 1.0 / k), np.arange(n) // k % FOLDS, k)
-    return events, right
-
-
-@lru_cache
-def learned_from_a_small_log() -> tuple[corrected.Learned, offset_tree.Learned]:
-    events, _ = log(90, 3)
-    return corrected.learn(events), offset_tree.learn(events)
-
-
-def who_plays(direct, robust, tree):
-    """The learners as learned, but for the arms that they would have played in the log that is judged."""
-    learned, grown = learned_from_a_small_log()
-    q_hat = np.full((len(direct), 3), 1.0 / 3.0)
-    return replace(learned, direct=direct, played=robust, q_hat=q_hat), grown._replace(played=tree)
+def scores(share: float, seed: int) -> np.ndarray:
+    """Rounds of which so large a share earns 1."""
+    return np.random.default_rng(seed).permutation(N) < share * N
 
 
 @pytest.mark.parametrize(
@@ -47,58 +27,43 @@ def who_plays(direct, robust, tree):
     ],
 )
 def test_the_learner_with_the_shown_gain_is_chosen_and_ties_stay_simple(direct, robust, tree, expected):
-    """Each plays the right arm in so large a share of rounds; the value says so."""
-    events, right = log(3000, 3)
-
-    def playing(share):
-        return np.where(np.arange(3000) % 100 < 100 * share, right, (right + 1) % 3)
-
-    chosen = choose(events, *who_plays(playing(direct), playing(robust), playing(tree)))
+    """The value of each is its mean; the reason tells every comparison."""
+    shares = {"direct_method": direct, "doubly_robust": robust, "offset_tree": tree}
+    chosen = choose({learner: scores(share, i) * 1.0 for i, (learner, share) in enumerate(shares.items())})
 
     assert chosen.learner == expected
-    assert chosen.values == pytest.approx(
-        {"direct_method": direct, "doubly_robust": robust, "offset_tree": tree}, abs=0.05
-    )
+    assert chosen.values == pytest.approx(shares)
     assert chosen.reason.count("standard error") == 2
 
 
 def test_a_gain_within_its_error_changes_nothing():
-    """One round better among 3,000 may be luck."""
-    events, right = log(3000, 3)
-    wrong = (right + 1) % 3
-    luck = wrong.copy()
-    first = int(np.flatnonzero(events.targets == 1.0)[0])
-    luck[first] = right[first]
+    """One round better among 3,000 may be luck; that many are not (the negative control)."""
+    simple = scores(0.5, 0) * 1.0
+    luck, skill = simple.copy(), simple.copy()
+    luck[np.flatnonzero(simple == 0.0)[:1]] = 1.0
+    skill[np.flatnonzero(simple == 0.0)[:10]] = 1.0
 
-    chosen = choose(events, *who_plays(wrong, wrong, luck))
-
-    assert chosen.values["offset_tree"] > chosen.values["direct_method"]
-    assert chosen.learner == "direct_method"
-
-
-def test_what_real_learners_learned_can_be_compared():
-    """By the cross-fitted arms that each carries: where the context tells the right arm, all know it."""
-    events, _ = log(300, 3)
-
-    learned, grown = corrected.learn(events), offset_tree.learn(events)
-    chosen = choose(events, learned, grown)
-
-    assert chosen.values["doubly_robust"] == pytest.approx(learned.chosen.value)
-    assert min(chosen.values.values()) > 0.9
+    chosen = choose({"linear": simple, "offset_tree": luck})
+    assert chosen.values["offset_tree"] > chosen.values["linear"]
+    assert chosen.learner == "linear"
+    assert "offset_tree does not gain more than a standard error on linear: +0.0003 ± 0.0003" in chosen.reason
+    assert choose({"linear": simple, "offset_tree": skill}).learner == "offset_tree"
 
 
-@pytest.mark.parametrize("learn", [corrected.learn, offset_tree.learn])
-def test_no_event_teaches_nothing(learn):
-    """Rather than a policy made of nothing."""
-    events, _ = log(90, 3)
+def test_alone_there_is_nothing_to_choose():
+    """And that is the reason."""
+    chosen = choose({"linear": scores(0.5, 0) * 1.0})
 
-    with pytest.raises(NotEnoughDataError, match="the log has none"):
-        learn(events.where(np.arange(0)))
+    assert (chosen.learner, chosen.reason, chosen.values) == ("linear", "linear alone was tried", {"linear": 0.5})
 
 
-def test_one_event_decides_nothing():
+def test_one_round_decides_nothing():
     """A difference needs a standard error."""
-    events, _ = log(1, 2)
+    with pytest.raises(NotEnoughDataError, match="two rounds"):
+        choose({"linear": np.ones(1), "offset_tree": np.ones(1)})
 
-    with pytest.raises(NotEnoughDataError, match="two events"):
-        choose(events, *learned_from_a_small_log())
+
+def test_a_score_that_is_not_finite_is_refused():
+    """With the learner's name."""
+    with pytest.raises(EvidenceError, match="offset_tree must be finite"):
+        choose({"linear": np.ones(3), "offset_tree": np.array([1.0, np.nan, 1.0])})

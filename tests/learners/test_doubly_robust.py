@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import reduce
-from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from bandits.learners import corrected, direct_method
-from bandits.learners.corrected import Corrected, Correction
+from bandits.errors import NotEnoughDataError
+from bandits.learners import corrected, direct_method, offset_tree
+from bandits.learners.corrected import Choice, Corrected, Correction
 from bandits.learners.direct_method import LINKS, RewardModel
-from bandits.learners.doubly_robust import FOLDS, MAX_WEIGHT, Events, dr_scores
+from bandits.learners.doubly_robust import FOLDS, MAX_WEIGHT, Events, dr_scores, playing
 from bandits.learners.grid import on_grid
 
 K = 3
@@ -42,7 +39,7 @@ def test_pseudo_outcomes_are_unbiased_if_either_nuisance_is_right(seed):
         """Largest error of E[pseudo-outcome] over contexts and arms."""
         worst = 0.0
         for arm in range(K):
-            scores = chance * dr_scores(events, q_hat, np.full(len(chance), arm))
+            scores = chance * dr_scores(events, q_hat, playing(np.full(len(chance), arm), K))
             worst = max(worst, float(np.abs(scores.reshape(-1, K).sum(axis=1) - truth[::K, arm]).max()))
         return worst
 
@@ -66,32 +63,6 @@ def test_the_correction_finds_what_a_wrong_model_lacks():
 
     assert error(log) < 0.005
     assert error(replace(log, propensities=np.full(len(log.phi), 1.0 / K))) > 0.05
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 10_000), st.lists(st.integers(0, 150), max_size=4), st.randoms(use_true_random=False))
-def test_the_correction_s_pass_merges_and_subtracts_bit_for_bit(seed, cuts, random):
-    """Given a frozen reward model, parts in any order are the whole, and a part can be taken away."""
-    rng = np.random.default_rng(seed)
-    events, q_hat = random_events(150, seed), rng.random((150, K))
-    whole = Correction.of(events, q_hat)
-    rows = [np.arange(a, b) for a, b in pairwise([0, *sorted(cuts), 150])]
-    parts = [Correction.of(events.where(part), q_hat[part]) for part in rows]
-
-    merged = reduce(Correction.__add__, random.sample(parts, len(parts)))
-    rest = reduce(Correction.__add__, parts[1:], whole - whole)
-
-    for name in ("gram", "moment"):
-        assert getattr(merged, name).tobytes() == getattr(whole, name).tobytes()
-        assert getattr(whole - parts[0], name).tobytes() == getattr(rest, name).tobytes()
-
-
-def random_events(n: int, seed: int) -> Events:
-    rng = np.random.default_rng(seed)
-    phi = np.hstack([on_grid(rng.normal(size=(n, 4)), 5.0), np.ones((n, 1))])
-    p = rng.dirichlet(np.ones(K), n)
-    actions = np.array([rng.choice(K, p=row) for row in p])
-    return Events(phi, actions, on_grid(rng.random(n), 1.0), p[np.arange(n), actions], np.arange(n) % FOLDS, K)
 
 
 def drawn(n: int, k: int, seed: int, competing: bool) -> tuple[Events, np.ndarray]:
@@ -247,6 +218,38 @@ def test_what_was_chosen_is_the_best_of_what_was_tried_and_what_it_promises_come
     assert abs(learned.chosen.value - earned) < 4.0 * learned.chosen.standard_error
     assert earned > 0.95 * q.max(axis=1).mean()
     assert {choice.link for choice in learned.tried} == set(LINKS)
+
+
+def test_tries_are_judged_as_they_would_be_played():
+    """With a budget, say; where all play the same arm all are worth the same."""
+    events, _ = drawn(300, 3, 9, competing=False)
+
+    tried = corrected.learn(events, lambda q_hat: playing(np.full(300, 2), 3)).tried
+
+    assert len({choice.value for choice in tried}) == 1
+    assert len({choice.value for choice in corrected.learn(events).tried}) > 1
+
+
+def test_a_row_s_own_fold_has_no_say_in_what_it_plays():
+    """One try owes its lead to fold 0 alone: there the other is played, everywhere else the one."""
+    events, _ = drawn(100, 3, 9, competing=False)
+    scores = np.where(events.folds == 0, 10.0, 0.0)
+    choices = [Choice("independent", 1.0, np.inf, float(s.mean()), 0.0) for s in (scores, np.ones(100))]
+    lucky = corrected._Tried(choices[0], np.zeros((100, 3)), scores)
+    steady = corrected._Tried(choices[1], np.ones((100, 3)), np.ones(100))
+
+    played = corrected._crossed(events, [lucky, steady])
+
+    assert lucky.choice.value > steady.choice.value
+    assert (played[:, 0] == (events.folds == 0)).all()
+
+
+def test_no_event_teaches_nothing():
+    """Rather than a policy made of nothing."""
+    events, _ = drawn(90, 3, 0, competing=True)
+    for learn in (corrected.learn, offset_tree.learn):
+        with pytest.raises(NotEnoughDataError, match="the log has none"):
+            learn(events.where(np.arange(0)))
 
 
 def test_on_noise_penalties_rise():

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits.errors import ContextError, ShapeError
-from bandits.learners.online import DEFAULT, LINEAR, OnlineLearner, Options
+from bandits.learners.online import DEFAULT, LINEAR, OnlineLearner
 from bandits.learners.scaling import Scaler
 from bandits.policy import draw, with_floor
 from bandits.snapshots import FrozenPolicy
@@ -279,28 +279,3 @@ def test_blocks_grow_with_the_log_and_not_before():
     learner = taught(200)
     assert learner._limit == pytest.approx(0.1 * (200 - 40), abs=3)
     assert learner.events == 200
-
-
-@pytest.mark.slow
-def test_ten_million_updates_leave_sound_covariances():
-    """No NaN, symmetric, positive definite, weights still those of the exact sums, on nearly collinear features."""
-    rng = np.random.default_rng(0)
-    learner = OnlineLearner(2, Scaler(np.zeros(4), np.ones(4)), Options(waves=8, width_waves=4))
-    base = rng.normal(size=(4096, 4))
-    base[:, 1] = base[:, 0] + 1e-3 * base[:, 1]
-    contexts = base.astype(np.float32)
-    rewards = (base[:, 0] > 0).astype(np.float64).tolist()
-    learn = learner.learn
-    for i in range(10_000_000):
-        j = i & 4095
-        learn(contexts[j], i & 1, rewards[j])
-    learner.flush()
-    assert learner.events == 10_000_000
-    for head in learner._heads:
-        for arm in range(2):
-            inverse, weights = head.inverse[arm].copy(), head.weights[arm].copy()
-            assert np.isfinite(inverse).all()
-            assert np.abs(inverse - inverse.T).max() < 1e-12
-            assert np.linalg.eigvalsh(inverse).min() > 0.0
-            head.refresh(arm, learner._sums.gram[arm], learner._sums.moment[arm])
-            np.testing.assert_allclose(weights, head.weights[arm], atol=1e-9)
