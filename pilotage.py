@@ -147,8 +147,8 @@ def why(
     with place.open_record() as record:
         decision = record.decision(decision_id, tenant)
         outcomes = record.outcomes(decision_id)
-    domain = load_config().domains[decision.scope.domain]
-    story = explain(decision, outcomes, domain, place.snapshots, trusted_keys(place.root), time.time())
+        domain = load_config().domains[decision.scope.domain]
+        story = explain(decision, outcomes, domain, place.snapshots, trusted_keys(place.root), time.time(), record)
     _print(story.as_dict() if as_json else story.render())
 
 
@@ -162,7 +162,7 @@ def replay(
 
     with _home().open_record() as record:
         decision = record.decision(decision_id, tenant)
-    policy = _policies().of(decision)
+        policy = _policies().of(decision, record)
     if policy is None:
         raise SnapshotError(
             f"a replay needs the policy that acted, but {decision.policy} of {decision.scope} is not here; "

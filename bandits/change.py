@@ -11,8 +11,9 @@ what it usually does, less `margin`, L_t has a mean of at most 1 whatever the di
 run length to a false alarm is at least `run_length` draws of that arm. Several shares are averaged, since none is best
 for every fall.
 
-A quarantined arm has the probability `probe` and no more. Its draws are not learned from; they bet on its recovery: the
-arm is released once a test process against "it still falls short by `short`" passes 1 / `mistake`.
+A quarantined arm has the probability `probe`, or less where its policy gives it less. Its draws are not learned from;
+they bet on its recovery: the arm is released once a test process against "it still falls short by `short`" passes
+1 / `mistake`.
 These are sequential folds in the order of the record; they do not merge.
 """
 
@@ -25,7 +26,7 @@ import numpy as np
 
 from bandits.errors import EvidenceError
 from bandits.monitoring.ecusum import average, fresh, grow
-from bandits.types import Mask, Vector
+from bandits.types import Mask, Matrix, Vector
 
 _SHARES = (0.1, 0.3, 0.55)  # at most 1 / (1 + .5 + margin), which keeps L_t positive
 _ROOM = 0.1  # least room: of an arm of which 1 is foretold, the least slip would count without end
@@ -39,7 +40,7 @@ class ChangeOptions:
     margin: float = 0.2  # shortfall that is for ever forgiven, as a share of the room
     short: float = 0.1  # shortfall, in reward, that a quarantined arm must be shown not to have
     mistake: float = 0.05  # chance of releasing an arm that still has it
-    probe: float = 0.04  # probability of a quarantined arm
+    probe: float = 0.04  # most probability of a quarantined arm
     patience: int = 100  # draws of an arm before it is watched: until then nothing is foretold of it
     memory: int = 1000  # draws over which the usual shortfall is averaged
 
@@ -81,21 +82,6 @@ class Watch:
         self.usual[arm] += (shortfall - self.usual[arm]) / min(self.draws[arm], self.options.memory)
         return not bool(self.quarantined[arm])
 
-    def guard(self, probabilities: Vector, allowed: Mask) -> Vector:
-        """One row, (K,): each quarantined allowed arm has `probe` (or less, as a share of 1), the others the rest.
-
-        When no other arm is allowed, the row stays as it is: something must answer.
-        """
-        kept_away = self.quarantined & allowed
-        others = np.where(kept_away, 0.0, probabilities)
-        mass = float(others.sum())
-        if not kept_away.any() or mass <= 0.0:
-            return probabilities
-        probe = min(self.options.probe, 1.0 / self.k)
-        row = others * ((1.0 - probe * int(kept_away.sum())) / mass)
-        row[kept_away] = probe
-        return row
-
     def _alarm(self, arm: int, gain: float) -> None:
         self.wealth[arm] = grow(self.wealth[arm], gain + self.options.margin, _SHARES)
         if average(self.wealth[arm]) >= self.options.run_length:
@@ -112,3 +98,12 @@ class Watch:
         if average(self.wealth[arm]) >= 1.0 / self.options.mistake:
             self.quarantined[arm] = False
             self.draws[arm], self.wealth[arm] = 0.0, fresh(_SHARES)
+
+
+def guarded(rows: Matrix, others: Matrix, kept_away: Mask, probe: float) -> Matrix:
+    """`rows`, (n, K), with arms kept away, (n, K): these have `probe` at most, and never more than they had.
+
+    others: (n, K) rows over the arms that are not kept away; they have what is left, in proportion.
+    """
+    probes = np.where(kept_away, np.minimum(rows, probe), 0.0)
+    return others * (1.0 - probes.sum(axis=1, keepdims=True)) + probes

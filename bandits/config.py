@@ -104,6 +104,10 @@ class DomainConfig(_Strict):
     half_life_days: float | None = Field(
         default=None, gt=0.0, allow_inf_nan=False, description="age at which an event counts half; none: all the same"
     )
+    between_nights: Literal["still", "watch", "learn"] = Field(
+        default="watch",
+        description="still: what was published; watch: less what broke since; learn: and with each arm's level since",
+    )
     reward: RewardConfig = RewardConfig()
 
     @field_validator("features")

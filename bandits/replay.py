@@ -1,13 +1,16 @@
 """Replay: compute a logged decision's probabilities again, from the policy, context and pressure that it names.
 
+A policy that had learned since its snapshot learns again: the record is folded up to the position that the decision
+logs (learning.py).
+
 `verify` does so for a range of the record and checks what must hold of every row: positions without a gap, rows that
 read back, outcomes behind their decisions. Nothing is repaired; what is wrong is named.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Set
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +20,10 @@ from nacl.signing import VerifyKey
 from bandits.config import DomainConfig
 from bandits.errors import SnapshotError, UnknownDecisionError, UnreadableRowError
 from bandits.learners.frozen import thaw
+from bandits.learning import Learning
 from bandits.policy import Policy
 from bandits.record import Record, Row
-from bandits.router import first_policy
+from bandits.router import Serving, first_policy
 from bandits.snapshots import load
 from bandits.types import Decision, Scope, Vector
 
@@ -28,29 +32,61 @@ _READ = 2_000  # rows read at once
 
 
 class Policies:
-    """The policies that acted, by scope and version, each read and verified once."""
+    """The policies that acted, by scope and version, each read and verified once, and folded once over the record."""
 
     def __init__(self, domains: Mapping[str, DomainConfig], snapshots: Path, trusted: Mapping[str, VerifyKey]) -> None:
         self._domains, self._snapshots, self._trusted = domains, snapshots, trusted
-        self._known: dict[tuple[Scope, str], Policy | None] = {}
+        self._known: dict[tuple[Scope, str], Serving | None] = {}
+        self._folds: dict[tuple[Scope, str], Learning] = {}
 
-    def of(self, decision: Decision) -> Policy | None:
+    def of(self, decision: Decision, record: Record) -> Policy | None:
         """The policy that acted, or None where it is not at hand any more."""
+        return self.all([decision], record)[0]
+
+    def all(self, decisions: Sequence[Decision], record: Record) -> list[Policy | None]:
+        """The same of many decisions, each as far as it had learned from `record`."""
+        found: list[Policy | None] = [None] * len(decisions)
+        learned: defaultdict[tuple[Scope, Serving], list[int]] = defaultdict(list)
+        for at, decision in enumerate(decisions):
+            serving = self._serving(decision)
+            if serving is not None and not decision.seen:
+                found[at] = serving.policy
+            elif serving is not None and decision.scope.domain in self._domains:
+                learned[decision.scope, serving].append(at)
+        for (scope, serving), places in learned.items():
+            places.sort(key=lambda at: decisions[at].seen)
+            learning = self._fold(scope, serving, decisions[places[0]].seen, record)
+            for at in places:
+                learning.follow(record, decisions[at].seen)
+                found[at] = learning.learned
+        return found
+
+    def _fold(self, scope: Scope, serving: Serving, until: int, record: Record) -> Learning:
+        """What was learned up to a position. It is kept: the decisions that are asked about next come later."""
+        kept = self._folds.get((scope, serving.version))
+        if kept is None or kept.position > until:
+            domain = self._domains[scope.domain]
+            kept = Learning(scope, domain, serving.policy, serving.version, serving.position)
+            self._folds[scope, serving.version] = kept
+        kept.follow(record, until)
+        return kept.copy()
+
+    def _serving(self, decision: Decision) -> Serving | None:
         key = decision.scope, decision.policy
         if key not in self._known:
             self._known[key] = self._read(decision)
-        policy = self._known[key]
-        fits = policy is not None and (policy.arms, policy.schema) == (decision.arms, decision.schema)
-        return policy if fits else None
+        found = self._known[key]
+        fits = found is not None and (found.policy.arms, found.policy.schema) == (decision.arms, decision.schema)
+        return found if fits else None
 
-    def _read(self, decision: Decision) -> Policy | None:
+    def _read(self, decision: Decision) -> Serving | None:
         if decision.policy == "explore":  # made from the configuration, which may have changed since
             domain = self._domains.get(decision.scope.domain)
-            return first_policy(domain).policy if domain is not None else None
+            return first_policy(domain) if domain is not None else None
         try:
             # As of the decision: a snapshot that has expired since was good when it acted.
             found = load(self._snapshots, decision.scope, decision.policy, trusted=self._trusted, now=decision.time)
-            return thaw(found.frozen)
+            return Serving(thaw(found.frozen), decision.policy, found.manifest.position)
         except SnapshotError:
             return None
 
@@ -113,8 +149,14 @@ def verify(
         _expect(position, reached, places | erased, found)
         found.rows += len(rows)
         found.erased += len(erased)
+        drawn = [
+            row.entry
+            for row in rows
+            if isinstance(row.entry, Decision) and not row.entry.forced and scope in (None, row.entry.scope)
+        ]
+        acted = dict(zip((decision.id for decision in drawn), policies.all(drawn, record), strict=True))
         for row in rows:
-            _check(record, row, policies, scope, seen, found, row.position <= start)
+            _check(record, row, acted, scope, seen, found, start)
         position = reached
     return found
 
@@ -140,11 +182,11 @@ def _expect(after: int, until: int, places: Set[int], found: Verification) -> No
 def _check(
     record: Record,
     row: Row,
-    policies: Policies,
+    acted: Mapping[str, Policy | None],
     scope: Scope | None,
     seen: dict[str, Scope],
     found: Verification,
-    ended: bool,
+    start: int,
 ) -> None:
     entry = row.entry
     if not isinstance(entry, Decision):
@@ -158,15 +200,21 @@ def _check(
     if scope not in (None, entry.scope):
         return
     found.decisions += 1
-    policy = None if entry.forced else policies.of(entry)
-    if policy is None:
+    policy = acted.get(entry.id)
+    ended = row.position <= start or 0 < entry.seen <= start  # what it learned from is not there any more
+    if policy is not None and entry.seen < row.position and replays(entry, policy):
+        found.replayed += 1
+    elif policy is None or (ended and entry.seen):
         reason = "forced: nobody drew them" if entry.forced else f"no policy {entry.scope} {entry.policy} here"
         found.unknown["erased epoch" if ended and not entry.forced else reason] += 1
-    elif replays(entry, policy):
-        found.replayed += 1
     else:
-        hint = " (or the configuration changed: it is made from that)" if entry.policy == "explore" else ""
-        found.faults.append(f"position {row.position}: {entry.id} does not replay from {entry.policy}{hint}")
+        found.faults.append(f"position {row.position}: {entry.id} does not replay from {entry.policy}{_hint(entry)}")
+
+
+def _hint(decision: Decision) -> str:
+    if decision.seen:
+        return f" and the record up to {decision.seen} (or rows there, or the configuration, changed)"
+    return " (or the configuration changed: it is made from that)" if decision.policy == "explore" else ""
 
 
 def _scope_of(record: Record, decision_id: str, tenant: str) -> Scope | None:

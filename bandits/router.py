@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,10 +23,12 @@ from bandits.config import DomainConfig
 from bandits.errors import ContextError, LedgerError, PilotageError
 from bandits.features import check_context, width
 from bandits.learners.baselines import ContextFree
+from bandits.learning import Learning
+from bandits.learning_file import save
 from bandits.policy import Policy, draw
 from bandits.record import Record
 from bandits.rewards import cost
-from bandits.state import State, day_of, tail
+from bandits.state import State, batches, day_of
 from bandits.types import Context, Decision, Mask, Outcome, Scope, Vector, new_id
 
 if TYPE_CHECKING:
@@ -35,10 +39,11 @@ _AHEAD = 2_000  # own entries that the state may be ahead of its position before
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """The policy that serves, and the version that decisions log."""
+    """The policy that serves, the version that decisions log, and the position of the record that it learned up to."""
 
     policy: Policy
     version: str
+    position: int = 0
 
 
 def first_policy(domain: DomainConfig) -> Serving:
@@ -50,12 +55,30 @@ def first_policy(domain: DomainConfig) -> Serving:
     return Serving(policy, "explore")
 
 
+def begin(serving: Serving, scope: Scope, domain: DomainConfig, record: Record) -> Learning | None:
+    """What is learned behind a snapshot before any row is folded; None where nothing is learned between nights."""
+    if domain.between_nights == "still":
+        return None
+    return Learning(scope, domain, serving.policy, serving.version, serving.position, record.epoch().number)
+
+
+def check_fit(serving: Serving, scope: Scope, domain: DomainConfig) -> None:
+    """Raise ContextError unless a policy is for the arms and the features of its domain."""
+    if serving.policy.arms != domain.arm_names or serving.policy.schema != domain.features:
+        raise ContextError(
+            f"a policy for {scope} must have arms {domain.arm_names} and features {domain.features!r}, but "
+            f"{serving.version} has {serving.policy.arms} and {serving.policy.schema!r}; train again after the "
+            "configuration changed."
+        )
+
+
 class Router:
     """Decides for one scope. Thread-safe: decisions and outcomes may come from many callers.
 
     rng is the only source of chance; clock gives UTC seconds.   state: what the record says of the scope so far (see
     state.py); left out, the whole record is folded. Own decisions count at once, those of other processes as soon as
     the router catches up with the record.   ledger: hard caps of the scope's tenant (see ledger.py); none: no caps.
+    serving: what serves at first; left out, the first policy.   learning: what is known of it (see `swap`).
     """
 
     def __init__(
@@ -67,15 +90,17 @@ class Router:
         clock: Callable[[], float] = time.time,
         state: State | None = None,
         ledger: Ledger | None = None,
+        serving: Serving | None = None,
+        learning: Learning | None = None,
     ) -> None:
         self.scope, self.domain = scope, domain
         self._record, self._rng, self._clock, self._ledger = record, rng, clock, ledger
-        self._serving = first_policy(domain)
         self._lock = threading.Lock()
         self._state = state or State(scope, domain)
         self._ahead: Counter[str | Outcome] = Counter()  # own decisions (by id) and outcomes behind its position
         self._catching = threading.Lock()
         self._state.turn(day_of(clock()))
+        self.swap(serving or first_policy(domain), learning)
         self.catch_up()
 
     @property
@@ -88,15 +113,22 @@ class Router:
         """Spending of the current day."""
         return self._state.pacer
 
-    def swap(self, serving: Serving) -> None:
-        """Serve another policy from the next decision on. Refuses one for other arms or features."""
-        if serving.policy.arms != self.domain.arm_names or serving.policy.schema != self.domain.features:
-            raise ContextError(
-                f"a policy for {self.scope} must have arms {self.domain.arm_names} and features "
-                f"{self.domain.features!r}, but {serving.version} has {serving.policy.arms} and "
-                f"{serving.policy.schema!r}; train again after the configuration changed."
-            )
-        self._serving = serving
+    @property
+    def quarantined(self) -> tuple[str, ...]:
+        """Arms that broke since what serves was published."""
+        learning = self._learning
+        return () if learning is None else tuple(compress(self.domain.arm_names, learning.watch.quarantined.tolist()))
+
+    def swap(self, serving: Serving, learning: Learning | None = None) -> None:
+        """Serve another policy from the next decision on. Refuses one for other arms or features.
+
+        learning: what was folded behind it before, of this record; left out, it is folded now.
+        """
+        check_fit(serving, self.scope, self.domain)
+        with self._catching:
+            learning = self._behind(serving, learning)
+            with self._lock:
+                self._serving, self._learning = serving, learning
 
     def decide(self, context: Context, user: str = "") -> Decision:
         """Draw an arm for one context, (d,), and record the draw; returns when the record has it.
@@ -112,7 +144,8 @@ class Router:
         held = self._hold(user, now)
         with self._lock:
             self._state.turn(day_of(now))
-            policy, pressure = self._serving.policy, self.pacer.pressure
+            learning, pressure = self._learning, self.pacer.pressure
+            policy = self._serving.policy if learning is None else learning.learned
             allowed, excluded = self._allowed(policy, held)
             probabilities = policy.probabilities(context[None, :], allowed[None, :], pressure)[0]
             action, propensity = draw(probabilities, self._rng)
@@ -131,6 +164,7 @@ class Router:
                 price=policy.price(pressure),
                 pressure=pressure,
                 user=user,
+                seen=0 if learning is None else learning.seen,
             )
             self._state.add(decision)
             self._ahead[decision.id] += 1
@@ -162,18 +196,45 @@ class Router:
             self._settle(outcome.decision_id)
 
     def catch_up(self) -> int:
-        """Count what other processes appended; the position of the record up to which the state now reaches.
+        """Count what other processes appended, and learn; the position of the record up to which the state now reaches.
 
         Raises RecordError where the record cannot be read; what serves goes on serving.
         """
         with self._catching:
-            for row in tail(self._record, self._state.position):
+            while not self._caught_up():
+                self._learning = self._behind(self._serving)
+            return self._state.position
+
+    def keep(self, path: Path) -> None:
+        """Write a checkpoint of what was learned. Raises OSError, RecordError."""
+        with self._catching:  # nothing is learned meanwhile
+            if self._learning is not None and not self._outlived():  # what was erased must not come back
+                save(path, self._learning, self._record)
+
+    def _caught_up(self) -> bool:
+        """Fold what is new; False if an erasure came in between, and what was read or learned may be gone."""
+        for batch in batches(self._record, self._state.position):
+            if self._outlived():
+                return False
+            for row in batch:
                 with self._lock:
                     if self._arrived(row.entry):
                         self._state.skip(row)
                     else:
                         self._state.fold([row])
-            return self._state.position
+                    if self._learning is not None:
+                        self._learning.fold([row])
+        return not self._outlived()
+
+    def _outlived(self) -> bool:
+        return self._learning is not None and self._learning.epoch != self._record.epoch().number
+
+    def _behind(self, serving: Serving, learning: Learning | None = None) -> Learning | None:
+        """What the record says behind a snapshot, up to where the state has come; None where nothing is learned."""
+        learning = learning or begin(serving, self.scope, self.domain, self._record)
+        if learning is not None:
+            learning.follow(self._record, self._state.position)
+        return learning
 
     def _arrived(self, entry: Decision | Outcome) -> bool:
         """Whether an entry is this router's own and was counted ahead of the position; from now on it is not."""

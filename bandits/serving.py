@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from bandits.config import CapsConfig, Config, home, record_url
+from bandits.config import CapsConfig, Config, DomainConfig, home, record_url
 from bandits.errors import ContextError, DuplicateOutcomeError, KeyFileError, RecordError, SnapshotError
 from bandits.ids import IdRing
 from bandits.keys import trusted_keys
 from bandits.learners.frozen import thaw
+from bandits.learning_file import load
 from bandits.ledger import Ledger
 from bandits.record import Record, SqlRecord
 from bandits.repeats import news
-from bandits.router import Router, Serving
+from bandits.router import Router, Serving, begin, check_fit, first_policy
 from bandits.snapshots import SnapshotReader
 from bandits.state import CHECKPOINT_EVERY, resume, save, tail
 from bandits.types import Outcome, Scope
@@ -64,6 +65,10 @@ class Home:
     def checkpoint(self, scope: Scope) -> Path:
         """The last state of a scope's servers: a cache of the record."""
         return self.checkpoints / "servers" / scope.tenant / scope.workspace / f"{scope.domain}.json"
+
+    def learning(self, scope: Scope) -> Path:
+        """What a scope's servers learned since their snapshot: a cache of the record."""
+        return self.checkpoint(scope).with_suffix(".learning.json")
 
     @property
     def checkpoints(self) -> Path:
@@ -135,11 +140,17 @@ class Server:
         self._home, self._clock, self._record = home, clock, record
         self._state = resume(home.checkpoint(scope), scope, domain, record)  # what the record says, and nothing else
         self._kept = 0  # position of the checkpoint
-        self.router = Router(scope, domain, record, rng, clock, copy.deepcopy(self._state), ledger)
         self._reader: SnapshotReader | None = None
-        self._unfit: Exception | None = None  # why the newest snapshot that verified cannot serve this router
+        self._found: Serving | None = None  # the newest snapshot that verified and fits
+        self._unfit: Exception | None = None  # why the newest that verified cannot serve this router
         self.last_error: Exception | None = None
-        self.refresh()
+        self._look(scope, domain)
+        serving = self._found or first_policy(domain)
+        learning = begin(serving, scope, domain, record)
+        if learning is not None:
+            load(home.learning(scope), learning, record)
+        state = copy.deepcopy(self._state)
+        self.router = Router(scope, domain, record, rng, clock, state, ledger, serving, learning)
 
     def refresh(self) -> bool:
         """Count what other processes did, and serve a newer snapshot if one verifies and fits; True if it swapped.
@@ -149,22 +160,31 @@ class Server:
         """
         try:
             self._follow()
-            reader = self._reader = self._reader or self._find_reader()
-        except (KeyFileError, RecordError, OSError) as error:
+            self._look(self.router.scope, self.router.domain)
+            if self._found is None or self._found.version == self.router.serving.version:
+                return False
+            self.router.swap(self._found)
+        except (RecordError, OSError) as error:
             self.last_error = error
             return False
-        if reader is None:
-            self.last_error = None
-            return False
-        verified = reader.refresh(self._clock())
-        if verified and reader.current is not None:
-            self._unfit = None
+        return True
+
+    def _look(self, scope: Scope, domain: DomainConfig) -> None:
+        """Find the newest snapshot that verifies; what is wrong with it, or with the keys, stands in `last_error`."""
+        try:
+            reader = self._reader = self._reader or self._find_reader(scope)
+        except (KeyFileError, OSError) as error:
+            self.last_error = error
+            return
+        if reader is not None and reader.refresh(self._clock()) and reader.current is not None:
+            manifest, self._unfit = reader.current.manifest, None
             try:
-                self.router.swap(Serving(thaw(reader.current.frozen), reader.current.manifest.version))
+                found = Serving(thaw(reader.current.frozen), manifest.version, manifest.position)
+                check_fit(found, scope, domain)
+                self._found = found
             except (SnapshotError, ContextError) as error:
                 self._unfit = error
-        self.last_error = self._unfit or reader.last_error
-        return verified and self._unfit is None
+        self.last_error = None if reader is None else self._unfit or reader.last_error
 
     def report_once(self, outcome: Outcome, *, request: str = "", event: str = "") -> bool:
         """Record what came back, unless it was heard already (see repeats.news); whether it was recorded.
@@ -186,9 +206,10 @@ class Server:
         if position - self._kept >= CHECKPOINT_EVERY:
             self._state.fold(tail(self._record, self._state.position))
             save(self._home.checkpoint(self.router.scope), self._state)
+            self.router.keep(self._home.learning(self.router.scope))
             self._kept = self._state.position
 
-    def _find_reader(self) -> SnapshotReader | None:
+    def _find_reader(self, scope: Scope) -> SnapshotReader | None:
         """A reader, once there is a key to trust: before the first publishing there is none."""
         trusted = trusted_keys(self._home.root)
-        return SnapshotReader(self._home.snapshots, self.router.scope, trusted) if trusted else None
+        return SnapshotReader(self._home.snapshots, scope, trusted) if trusted else None

@@ -79,8 +79,7 @@ class State:
 
     def skip(self, row: Row) -> None:
         """Move the position only: the row was counted before, or is of another scope."""
-        self.position = row.position
-        self.last = row.entry.id if isinstance(row.entry, Decision) else row.entry.decision_id
+        self.position, self.last = row.position, names(row)
 
     def _price(self, arm: str) -> float:
         """Catalogue price of a request, USD: what every process knows. An arm gone since promises nothing."""
@@ -95,14 +94,20 @@ class State:
 
 def tail(record: Record, after: int) -> Iterator[Row]:
     """The rows of `record` behind position `after`; one that does not read back is left out (the load tells of it)."""
-    until = record.head()
+    for rows in batches(record, after):
+        yield from rows
+
+
+def batches(record: Record, after: int, until: int | None = None) -> Iterator[list[Row]]:
+    """The same as they are read, up to position `until`, or to the head if that is None or lies before it."""
+    until = record.head() if until is None else min(until, record.head())
     while after < until:
         limit = min(_READ, until - after)
         try:
-            yield from record.read(after, limit)
+            yield record.read(after, limit)
             after += limit
         except UnreadableRowError as error:
-            yield from record.read(after, error.position - after - 1)
+            yield record.read(after, error.position - after - 1)
             after = error.position
 
 
@@ -142,8 +147,12 @@ def _read(path: Path, scope: Scope, domain: DomainConfig, record: Record) -> Sta
         (row,) = record.read(state.position - 1, 1)
     except (OSError, ValueError, KeyError, TypeError, UnreadableRowError):
         return None
-    named = row.entry.id if isinstance(row.entry, Decision) else row.entry.decision_id
-    return state if named == state.last else None
+    return state if names(row) == state.last else None
+
+
+def names(row: Row) -> str:
+    """The id that a row names, to know the record again."""
+    return row.entry.id if isinstance(row.entry, Decision) else row.entry.decision_id
 
 
 def _fingerprint(domain: DomainConfig) -> str:

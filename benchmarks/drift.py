@@ -2,18 +2,18 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.drift --data paretobandit --budget 1.9e-3 --seeds 20
 
-Requests are drawn at random from both days of the table (outcome_table.py), contexts scaled as on day 0. The default
-online learner (bandits/learners/online.py) decides: its bounds less the price of a dollar times each arm's catalogue
-price; the pacer and its cap (bandits/budget.py) as in the router; the watch (bandits/change.py) keeps quarantined arms
-to its probes. It hears the drawn arm's reward and cost only. After 3,000 requests the arm then most in use loses
-quality until its mean is .75, for 1,000 requests, then heals, for 4,000. `graded` rewards are the table's judgements;
-`binary` ones are 1 with that probability. Apart from that, every seed serves --stationary requests without any fall.
+The product serves: router, record (in memory), pacer and caps, a night over day 0 of the table (outcome_table.py), and
+what watches between nights (bandits/learning.py). Day 0 is served by the first policy; then what the night would
+publish serves requests drawn at random from both days, a request a second, catching up with the record after each. It
+hears the drawn arm's reward and cost only. After 3,000 requests the arm then most in use loses quality until its mean
+is .75, for 1,000 requests, then heals, for 4,000. `graded` rewards are the table's judgements; `binary` ones are 1 with
+that probability. Apart from that, every seed serves --stationary requests without any fall.
 
 Read it: `broken_share` is the broken arm's share of decisions 101 to 300 after its fall; `recovered_after` the
 decisions after healing until a window of 100 gives it half its old share again, null if none does;
 `false_quarantines_per_10k` counts quarantines without a fall. The bars speak of graded rewards.
 
-What would make it wrong: a learner told of the fall; a fall of an arm that nobody plays; too few stationary decisions
+What would make it wrong: a router told of the fall; a fall of an arm that nobody plays; too few stationary decisions
 for a rate of 1 in 10,000.
 """
 
@@ -29,108 +29,104 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from bandits.budget import TARGET, Pacer, affordable
-from bandits.change import Watch
+from bandits import night
+from bandits.config import DomainConfig, NightConfig
 from bandits.errors import PilotageError
-from bandits.learners.online import DEFAULT, OnlineLearner
-from bandits.learners.scaling import ContextSums
-from bandits.policy import draw
-from bandits.types import Context, Matrix, Vector
+from bandits.learners.frozen import thaw
+from bandits.policy import FrozenPolicy
+from bandits.record import MemoryRecord
+from bandits.record import rows as rows_of
+from bandits.rewards import feedback
+from bandits.router import Router, Serving
+from bandits.types import Context, Matrix, Outcome
 from benchmarks.outcome_table import OutcomeTable, load_table
+from benchmarks.routing import SCOPE, Clock
 
 STABLE, BROKEN, HEALED = 3000, 1000, 4000  # requests of each phase
 FALLEN = 0.75  # mean quality of the broken arm
 WINDOW = 100
 SHARE, FALSE = 0.15, 1.0  # bars: share in decisions 101-300; false quarantines per 10,000 decisions
-REPRICE = 100  # requests between solutions of the price
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class World:
-    """Requests with every arm's outcome.   quality, cost: (n, K).   prices: (K,) USD, the catalogue's."""
+    """Requests with every arm's outcome.   quality, cost: (n, K).   first: how many of them, in front, are day 0."""
 
     contexts: Context
     quality: Matrix
     cost: Matrix
-    prices: Vector
-    day0: Context
-    budget: float
-    burst: int
+    first: int
+    domain: DomainConfig
 
     @classmethod
-    def of(cls, table: OutcomeTable, budget: float) -> World:
-        """Both days of a table."""
-        days, domain = (table.first, table.second), table.domain(budget)
+    def of(cls, table: OutcomeTable, budget: float, mode: str = "watch") -> World:
+        """Both days of a table.   mode: what the domain does between nights."""
+        days = (table.first, table.second)
         contexts, quality, cost = (
             np.concatenate([getattr(day, name) for day in days]) for name in ("contexts", "quality", "cost")
         )
-        prices = np.array([arm.usd_per_request for arm in domain.arms])
-        return cls(contexts, quality, cost, prices, table.first.contexts, budget, domain.burst)
+        domain = table.domain(budget).model_copy(update={"between_nights": mode})
+        return cls(contexts, quality, cost, len(table.first), domain)
 
 
 class Desk:
-    """Serves requests one by one: learner, price, pacer and watch together."""
+    """Serves requests one by one, through a router and a record of its own."""
 
-    def __init__(self, world: World, seed: int, binary: bool) -> None:
-        k = len(world.prices)
-        self.world, self.binary, self.rng = world, binary, np.random.default_rng([seed, binary])
-        self.learner = OnlineLearner(k, ContextSums.of(world.day0).scaler(), DEFAULT)
-        self.pacer, self.watch = Pacer(world.budget, world.burst), Watch.start(k)
-        self.reachable = affordable(world.prices, DEFAULT.floor, world.budget)
-        self.totals, self.counts, self.price = np.zeros(k), np.zeros(k), 0.0
-        self.alarms = 0
+    def __init__(self, world: World, seed: Sequence[int], binary: bool, policy: FrozenPolicy | None = None) -> None:
+        self.world, self.binary, self.rng = world, binary, np.random.default_rng(seed)
+        self.record, self.clock, self.alarms = MemoryRecord(), Clock(), 0
+        first = None if policy is None else Serving(thaw(policy), "000001")
+        (rng,) = self.rng.spawn(1)
+        self.router = Router(SCOPE, world.domain, self.record, rng, self.clock, serving=first)
 
-    def serve(self, fallen: int | None = None) -> int:
-        """Answer one request; returns the arm drawn.   fallen: the arm that is broken."""
-        world, row = self.world, int(self.rng.integers(len(self.world.contexts)))
-        context, prices = world.contexts[row], world.prices
-        if self.pacer.requests % REPRICE == 0:
-            values = self.totals / np.maximum(self.counts, 1.0)
-            self.price = dollar(values, prices, TARGET * world.budget / self.pacer.pressure)
-        allowed = self.reachable & self.pacer.within_cap(prices)
-        if not allowed.any():
-            allowed[int(prices.argmin())] = True
-        probabilities = self.learner.probabilities(context[None], allowed[None], self.price * prices)[0]
-        action, _ = draw(self.watch.guard(probabilities, allowed), self.rng)
-        id_ = str(self.pacer.requests)
-        self.pacer.reserve(id_, float(prices[action]))
-        self.pacer.settle(id_, float(world.cost[row, action]))
-        quality = float(world.quality[row, action])
-        if action == fallen:
-            quality = max(quality - float(world.quality[:, action].mean()) + FALLEN, 0.0)
-        self._hear(context, action, float(self.rng.random() < quality) if self.binary else quality)
-        return action
+    def any(self, fallen: int | None = None) -> int:
+        """Answer a request drawn at random; returns the arm drawn.   fallen: the arm that is broken."""
+        return self.answer(int(self.rng.integers(len(self.world.contexts))), fallen)
 
-    def _hear(self, context: Context, action: int, reward: float) -> None:
-        before = bool(self.watch.quarantined[action])
-        if self.watch.see(action, float(self.learner.estimates(context)[action]), reward):
-            self.learner.learn(context, action, reward)
-            self.totals[action] += reward
-            self.counts[action] += 1.0
-        self.alarms += bool(self.watch.quarantined[action]) and not before
+    def answer(self, row: int, fallen: int | None = None) -> int:
+        """Answer one request."""
+        world, before = self.world, self.router.quarantined
+        decision = self.router.decide(world.contexts[row])
+        arm = decision.action
+        quality = float(world.quality[row, arm])
+        if arm == fallen:
+            quality = max(quality - float(world.quality[:, arm].mean()) + FALLEN, 0.0)
+        if self.binary:
+            quality = float(self.rng.random() < quality)
+        self.router.report(
+            Outcome(decision.id, decision.time, SCOPE, quality=quality, cost_usd=float(world.cost[row, arm]))
+        )
+        self.router.catch_up()
+        self.alarms += len(set(self.router.quarantined) - set(before))
+        self.clock.tick()
+        return arm
+
+    def sleep(self, seed: int) -> FrozenPolicy:
+        """Spend a night: what would be published."""
+        settings = NightConfig(seed=seed)
+        log = feedback(rows_of(self.record), SCOPE, self.world.domain, self.clock.now)
+        judged = night.judge(night.learn(log, self.world.domain, settings), settings)
+        return judged.policies[judged.publish or "candidate"].freeze()
 
 
-def dollar(values: Vector, prices: Vector, budget: float) -> float:
-    """Least price of a dollar, in reward per USD, at which the arm of highest value - price * cost is affordable."""
-    gaps = prices[:, None] - prices
-    worth = np.divide(values[:, None] - values, gaps, out=np.zeros_like(gaps), where=gaps > 0.0)
-    for price in sorted({0.0, *np.maximum(worth, 0.0).ravel().tolist()}):
-        # Just above the price at which two arms tie, the cheaper one is the better.
-        if prices[int((values - (price * (1.0 + 1e-9) + 1e-12) * prices).argmax())] <= budget:
-            return float(price)
-    return 0.0
+def published(world: World, seed: int, binary: bool) -> FrozenPolicy:
+    """What serves after day 0 and its night."""
+    desk = Desk(world, [seed, binary, 0], binary)
+    for row in desk.rng.permutation(world.first).tolist():
+        desk.answer(row)
+    return desk.sleep(seed)
 
 
-def fall(world: World, seed: int, binary: bool) -> dict[str, Any]:
+def fall(world: World, policy: FrozenPolicy, seed: int, binary: bool) -> dict[str, Any]:
     """One seed: stable, broken, healed."""
-    desk = Desk(world, seed, binary)
-    stable = np.array([desk.serve() for _ in range(STABLE)])
+    desk = Desk(world, [seed, binary, 1], binary, policy)
+    stable = np.array([desk.any() for _ in range(STABLE)])
     early = desk.alarms
-    shares = np.bincount(stable[-500:], minlength=len(world.prices)) / 500
+    shares = np.bincount(stable[-500:], minlength=len(world.domain.arms)) / 500
     arm = int(shares.argmax())
-    broken = np.array([desk.serve(arm) for _ in range(BROKEN)]) == arm
-    seen = bool(desk.watch.quarantined[arm])
-    healed = np.array([desk.serve() for _ in range(HEALED)]) == arm
+    broken = np.array([desk.any(arm) for _ in range(BROKEN)]) == arm
+    seen = world.domain.arm_names[arm] in desk.router.quarantined
+    healed = np.array([desk.any() for _ in range(HEALED)]) == arm
     windows = np.convolve(healed, np.ones(WINDOW), "valid") / WINDOW
     back = np.flatnonzero(windows >= 0.5 * shares[arm])
     return {
@@ -145,18 +141,24 @@ def fall(world: World, seed: int, binary: bool) -> dict[str, Any]:
     }
 
 
+def calm(world: World, policy: FrozenPolicy, seed: int, binary: bool, requests: int) -> dict[str, Any]:
+    """One seed without any fall."""
+    desk = Desk(world, [seed, binary, 2], binary, policy)
+    for _ in range(requests):
+        desk.any()
+    pacer = desk.router.pacer
+    spend = round(pacer.spent / pacer.requests / pacer.budget, 3)
+    name = "binary" if binary else "graded"
+    return {"seed": seed, "rewards": name, "stationary": requests, "alarms": desk.alarms, "spend_ratio": spend}
+
+
 def rows(world: World, seeds: int, stationary: int) -> Iterator[dict[str, Any]]:
-    """Every seed with a fall, both kinds of reward; then every seed without."""
+    """Every seed with a fall and without, both kinds of reward."""
     for binary in (False, True):
         for seed in range(seeds):
-            yield fall(world, seed, binary)
-        for seed in range(seeds):
-            desk = Desk(world, 1000 + seed, binary)
-            for _ in range(stationary):
-                desk.serve()
-            name = "binary" if binary else "graded"
-            spend = round(desk.pacer.spent / desk.pacer.requests / world.budget, 3)
-            yield {"seed": seed, "rewards": name, "stationary": stationary, "alarms": desk.alarms, "spend_ratio": spend}
+            policy = published(world, seed, binary)
+            yield fall(world, policy, seed, binary)
+            yield calm(world, policy, seed, binary, stationary)
 
 
 def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -189,12 +191,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", default="paretobandit", help="paretobandit, FILE.npz or DIR")
     parser.add_argument("--budget", type=float, default=1.9e-3, help="USD per request")
     parser.add_argument("--seeds", type=int, default=20, help="how many")
+    parser.add_argument("--mode", default="watch", choices=("still", "watch", "learn"), help="between nights")
     parser.add_argument("--stationary", type=int, default=10_000, help="decisions without a fall, per seed")
     options = parser.parse_args(arguments)
     if options.seeds < 1 or options.stationary < 1 or not options.budget > 0.0:
         parser.error("--seeds, --stationary and --budget must be positive.")
     try:
-        world = World.of(load_table(options.data, 0), options.budget)
+        world = World.of(load_table(options.data, 0), options.budget, options.mode)
     except PilotageError as error:
         parser.error(str(error))
     found = []

@@ -206,7 +206,7 @@ def recomputed(home: Home, record: Record, config: DomainConfig) -> Iterator[boo
     trusted = trusted_keys(home.root)
     for _, entry in rows(record):
         if isinstance(entry, Decision):
-            yield explain(entry, (), config, home.snapshots, trusted, entry.time).replays is True
+            yield explain(entry, (), config, home.snapshots, trusted, entry.time, record).replays is True
 
 
 def bits(decisions: Iterable[Decision]) -> Stage:

@@ -166,6 +166,7 @@ class ArmAnswer(BaseModel):
     q_hat: float | None = Field(description="Estimated reward; null where the policy has no such estimate.")
     cost_usd: float | None
     excluded: str | None
+    quarantined: str | None = Field(description="Since when an arm that broke is only probed; null: it is sound.")
 
 
 class OutcomeAnswer(BaseModel):
@@ -196,6 +197,7 @@ class StoryAnswer(BaseModel):
     price: float = Field(description="Reward that a dollar had to earn.")
     pressure: float = Field(description="Spent against target when deciding.")
     forced: bool
+    seen: int = Field(description="Position of the record that it had learned up to behind its snapshot; 0: none.")
     arms: list[ArmAnswer]
     outcomes: list[OutcomeAnswer]
     reward: float | None = Field(description="In [0, 1]; null while it is missing.")

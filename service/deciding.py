@@ -100,7 +100,7 @@ def decision(
     parts.servers.scope(found.scope.tenant, found.scope.workspace, found.scope.domain)
     domain, trusted = parts.config.domains[found.scope.domain], trusted_keys(parts.home.root)
     outcomes = parts.record.outcomes(decision_id)
-    return explain(found, outcomes, domain, parts.home.snapshots, trusted, parts.clock()).as_dict()
+    return explain(found, outcomes, domain, parts.home.snapshots, trusted, parts.clock(), parts.record).as_dict()
 
 
 @router.get("/snapshots", summary="List policies", responses=errors(401, 403, 404, 422, 503))

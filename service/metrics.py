@@ -6,7 +6,7 @@ scrapes with a key of each tenant.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -57,9 +57,12 @@ class Metrics:
         """Count an answer that is an error."""
         self._errors.labels(str(status)).inc()
 
-    def render(self, serving: Mapping[Scope, str], pilot: Mapping[str, Any]) -> bytes:
-        """The text format. serving: policy version by scope.   pilot: see graphs.audit.Counters.snapshot."""
-        return generate_latest(self.registry) + generate_latest(_Now([*_snapshots(serving), *_pilot(pilot)]))
+    def render(
+        self, serving: Mapping[Scope, str], quarantined: Mapping[Scope, Sequence[str]], pilot: Mapping[str, Any]
+    ) -> bytes:
+        """The text format. serving: policy version by scope.   quarantined: arms, likewise.   pilot: see Counters."""
+        now = _Now([*_snapshots(serving), _quarantined(quarantined), *_pilot(pilot)])
+        return generate_latest(self.registry) + generate_latest(now)
 
 
 class _Now(Collector):
@@ -80,6 +83,15 @@ def _snapshots(serving: Mapping[Scope, str]) -> Iterator[Metric]:
     for scope, version in sorted(serving.items()):
         info.add_metric([str(scope), version], 1.0)
     yield info
+
+
+def _quarantined(arms: Mapping[Scope, Sequence[str]]) -> Metric:
+    broken = GaugeMetricFamily(
+        "pilotage_quarantined_arms", "Arms that broke and are only probed until they recover.", labels=["scope"]
+    )
+    for scope, names in sorted(arms.items()):
+        broken.add_metric([str(scope)], float(len(names)))
+    return broken
 
 
 def _pilot(pilot: Mapping[str, Any]) -> Iterator[Metric]:

@@ -77,6 +77,10 @@ class Servers:
         """Version of the policy that serves, by scope, of those that were asked for."""
         return {scope: server.router.serving.version for scope, server in self._made.copy().items()}
 
+    def quarantined(self) -> Mapping[Scope, tuple[str, ...]]:
+        """Arms that broke since the policy that serves was published, likewise."""
+        return {scope: server.router.quarantined for scope, server in self._made.copy().items()}
+
     def faults(self) -> Mapping[Scope, str]:
         """What keeps a scope from its newest snapshot; while it stands here, an older policy goes on serving."""
         return self._faults.copy()

@@ -53,5 +53,6 @@ async def metrics(here: Here, _: Annotated[TenantOnly, Query()]) -> Response:
     """Counts of the whole process, and the policies that serve the key's tenant. Needs a key, of any tenant."""
     parts = here.parts
     serving = {scope: v for scope, v in parts.servers.serving().items() if scope.tenant == here.tenant}
-    text = parts.metrics.render(serving, parts.pilot.numbers())
+    quarantined = {scope: arms for scope, arms in parts.servers.quarantined().items() if scope.tenant == here.tenant}
+    text = parts.metrics.render(serving, quarantined, parts.pilot.numbers())
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)

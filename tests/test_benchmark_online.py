@@ -67,15 +67,6 @@ def test_a_cell_of_latency_is_measured_apart(capsys):
     assert summary["met"] in (True, False)
 
 
-def test_the_price_of_a_dollar_is_the_least_that_is_affordable():
-    """0 where the best arm is; else the slope to the affordable arm that loses least per dollar."""
-    values, prices = np.array([0.5, 0.8, 0.9]), np.array([1.0, 2.0, 4.0])
-
-    assert drift.dollar(values, prices, 5.0) == 0.0
-    assert drift.dollar(values, prices, 2.5) == pytest.approx(0.05)
-    assert drift.dollar(values, prices, 1.5) == pytest.approx(0.3)
-
-
 def test_a_summary_of_drift_counts_what_its_rows_say():
     """Shares are averaged, alarms are per 10,000 decisions; one arm that never recovers breaks the bar."""
     fall = {"seed": 0, "arm": 1, "broken_share": 0.1, "recovered_after": 900}

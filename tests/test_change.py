@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bandits.change import ChangeOptions, Watch
+from bandits.change import ChangeOptions, Watch, guarded
 from bandits.errors import EvidenceError
 
 
@@ -88,26 +88,15 @@ def test_a_young_arm_is_not_watched():
     assert not later[-1]
 
 
-def test_a_guarded_row_probes_at_a_fixed_rate():
-    """The quarantined arm has `probe`, the others share the rest in proportion; it is still a distribution."""
-    watch = Watch.start(3)
-    watch.quarantined[1] = True
-    row = np.array([0.1, 0.8, 0.1])
+def test_guarded_rows_probe_and_give_the_rest_to_the_others():
+    """At most `probe`, at most what it had; the others share the rest in proportion; each row is a distribution."""
+    rows = np.array([[0.1, 0.8, 0.1], [0.97, 0.01, 0.02], [0.5, 0.5, 0.0]])
+    others = np.array([[0.5, 0.0, 0.5], [0.98, 0.0, 0.02], [1.0, 0.0, 0.0]])
 
-    guarded = watch.guard(row, np.ones(3, np.bool_))
+    found = guarded(rows, others, np.array([[False, True, False]] * 3), 0.04)
 
-    assert guarded == pytest.approx([0.48, 0.04, 0.48])
-    assert guarded.sum() == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize("allowed", [[False, True, False], [True, False, True]])
-def test_a_row_is_left_alone_when_there_is_nothing_to_move(allowed):
-    """The quarantined arm is the only one allowed, or is not allowed anyway."""
-    watch = Watch.start(3)
-    watch.quarantined[1] = True
-    row = np.array(allowed, dtype=float) / sum(allowed)
-
-    assert watch.guard(row, np.array(allowed)).tobytes() == row.tobytes()
+    assert found == pytest.approx(np.array([[0.48, 0.04, 0.48], [0.9702, 0.01, 0.0198], [0.96, 0.04, 0.0]]))
+    assert found.sum(axis=1) == pytest.approx(np.ones(3))
 
 
 @pytest.mark.parametrize(("foretold", "reward"), [(0.5, 1.5), (0.5, float("nan")), (float("nan"), 0.5)])
