@@ -20,6 +20,7 @@ import numpy as np
 
 from bandits.change import Watch, guarded
 from bandits.config import DomainConfig
+from bandits.learners.baselines import ContextFree
 from bandits.learners.linear_policy import LinearPolicy, Scores
 from bandits.policy import FrozenPolicy, Policy
 from bandits.record import Record, Row
@@ -133,7 +134,8 @@ class Learning:
     def __post_init__(self) -> None:
         k = len(self.policy.arms)
         self.scored = isinstance(self.policy, Scored)
-        self.bends = self.domain.between_nights == "learn" and isinstance(self.policy, LinearPolicy)
+        learns = self.domain.between_nights == "learn" and isinstance(self.policy, LinearPolicy)
+        self.bends = learns or _first(self.policy)
         self.position = self.start
         self.watch, self.since = Watch.start(k), [0] * k
         self.means, self.counts = np.zeros(k), np.zeros(k)
@@ -147,7 +149,7 @@ class Learning:
     def learned(self) -> Policy:
         """The policy that serves now."""
         if self._learned is None:
-            base = _raised(self.policy, self._levels()) if self.bends else self.policy
+            base = _raised(self.policy, self._levels(), self.counts) if self.bends else self.policy
             kept_away, probe = self.watch.quarantined.copy(), self.watch.options.probe
             self._learned = Guarded(base, kept_away, tuple(self.since), probe) if kept_away.any() else base
         return self._learned
@@ -239,8 +241,18 @@ class Learning:
         return self.means * (counts / (counts + PRIOR))
 
 
-def _raised(policy: Policy, levels: Vector) -> Policy:
-    """A linear policy with `levels`, (K,), added to its estimates: to the weight of the constant, which comes last."""
+def _first(policy: Policy) -> bool:
+    """Whether it is the first policy, which learns while it runs (learners/first_day.py)."""
+    return isinstance(policy, ContextFree) and policy.rule == "explore"
+
+
+def _raised(policy: Policy, levels: Vector, counts: Vector) -> Policy:
+    """A linear policy with `levels`, (K,), added to its estimates: to the weight of the constant, which comes last.
+
+    The first policy takes them for the means of `counts`, (K,), rewards.
+    """
+    if isinstance(policy, ContextFree):
+        return policy.knowing(levels.copy(), np.minimum(counts, _MEMORY))
     if not isinstance(policy, LinearPolicy) or not levels.any():
         return policy
     weights = policy.weights.copy()
