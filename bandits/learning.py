@@ -5,7 +5,8 @@ waits for the night. Only rows in the order of the record count, so every proces
 serves the same policy there, a decision that logs the position can be replayed, and a restart loses nothing.
 
 What is learned: which arms are quarantined (change.py), and with `between_nights = "learn"` also the level of each arm
-of a linear policy, the ridge estimate of r - q_hat(x, a) with the snapshot as its prior. What serves is a pure function
+of a linear policy, the ridge estimate of r - q_hat(x, a) with the snapshot as its prior; of the first policy the mean
+reward of each arm, by which it explores (learners/first_day.py). What serves is a pure function
 of the snapshot, these numbers and the quarantine. A policy that foretells no reward is held against an arm's own mean.
 """
 

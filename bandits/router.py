@@ -47,7 +47,7 @@ class Serving:
 
 
 def first_policy(domain: DomainConfig) -> Serving:
-    """What serves before any night: explore all affordable arms as evenly as the budget allows."""
+    """What serves before any night: explores all affordable arms, evenly at first (learners/first_day.py)."""
     prices = np.array([arm.usd_per_request for arm in domain.arms])
     values = np.zeros(len(prices))
     budget = domain.budget_usd_per_request
