@@ -5,9 +5,9 @@ waits for the night. Only rows in the order of the record count, so every proces
 serves the same policy there, a decision that logs the position can be replayed, and a restart loses nothing.
 
 What is learned: which arms are quarantined (change.py), and with `between_nights = "learn"` also the level of each arm
-of a learned policy, the ridge estimate of r - q_hat(x, a) with the snapshot as its prior. What serves is a pure
-function of the snapshot, these numbers and the quarantine. A policy that foretells no reward is held against an arm's
-own mean.
+of a learned policy, the ridge estimate of r - q_hat(x, a) with the snapshot as its prior; of the first policy the mean
+reward of each arm, by which it explores (learners/first_day.py). What serves is a pure function of the snapshot, these
+numbers and the quarantine. A policy that foretells no reward is held against an arm's own mean.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 
 from bandits.change import Watch, guarded
 from bandits.config import DomainConfig
+from bandits.learners.baselines import ContextFree
 from bandits.learners.linear_policy import PricedPolicy, Scores
 from bandits.policy import FrozenPolicy, Policy
 from bandits.record import Record, Row
@@ -142,7 +143,8 @@ class Learning:
     def __post_init__(self) -> None:
         k = len(self.policy.arms)
         self.scored = isinstance(self.policy, Scored)
-        self.bends = self.domain.between_nights == "learn" and isinstance(self.policy, PricedPolicy)
+        learns = self.domain.between_nights == "learn" and isinstance(self.policy, PricedPolicy)
+        self.bends = learns or (isinstance(self.policy, ContextFree) and self.policy.rule == "explore")
         self.position = self.start
         self.watch, self.since = Watch.start(k), [0] * k
         self.means, self.counts = np.zeros(k), np.zeros(k)
@@ -156,7 +158,7 @@ class Learning:
     def learned(self) -> Policy:
         """The policy that serves now."""
         if self._learned is None:
-            base = cast("PricedPolicy", self.policy).raised(self._levels()) if self.bends else self.policy
+            base = self._bent() if self.bends else self.policy
             kept_away, probe = self.watch.quarantined.copy(), self.watch.options.probe
             self._learned = Guarded(base, kept_away, tuple(self.since), probe) if kept_away.any() else base
         return self._learned
@@ -246,3 +248,9 @@ class Learning:
             return self.means
         counts = np.minimum(self.counts, _MEMORY)
         return self.means * (counts / (counts + PRIOR))
+
+    def _bent(self) -> Policy:
+        """The policy with what was learned of each arm: its level, or its mean reward where it is the first policy."""
+        if isinstance(self.policy, ContextFree):
+            return self.policy.knowing(self._levels().copy(), np.minimum(self.counts, _MEMORY))
+        return cast("PricedPolicy", self.policy).raised(self._levels())

@@ -48,7 +48,7 @@ class Serving:
 
 
 def first_policy(domain: DomainConfig) -> Serving:
-    """What serves before any night: explore all affordable arms as evenly as the budget allows."""
+    """What serves before any night: explores all affordable arms, evenly at first (learners/first_day.py)."""
     policy = builtin("explore", domain)
     assert policy is not None
     return Serving(policy, "explore")

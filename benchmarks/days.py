@@ -28,7 +28,10 @@ class Served:
 def serve(
     router: Router, replay: Replay, day: Day, order: Actions, on_request: Callable[[], None] = lambda: None
 ) -> Served:
-    """Answer every request of `day` in `order`, each through router, record and replay adapter."""
+    """Answer every request of `day` in `order`, each through router, record and replay adapter.
+
+    The router reads the record after each, as every process does within seconds.
+    """
     actions, rewards, costs, last_id = [], [], [], ""
     for row in order.tolist():
         given = answer(router, replay, day.keys[row], day.contexts[row])
@@ -36,6 +39,7 @@ def serve(
         rewards.append(given.reply.quality)
         costs.append(given.reply.cost_usd)
         last_id = given.decision.id
+        router.catch_up()
         on_request()
     return Served(np.array(actions), np.array(rewards, dtype=np.float64), np.array(costs), last_id)
 

@@ -13,7 +13,7 @@ the paired lead over the best affordable fixed model with its standard error ove
 
 What would make it wrong: features that know the task's label; a catalogue price that leaks more than its first digit;
 choosing defaults by looking at these very days (on paretobandit the penalties of doubly_robust.Parameters and the
-constants of budget.py were).
+constants of budget.py were; on zeroeval doubly_robust.LEVEL and first_day.EVEN).
 """
 
 from __future__ import annotations

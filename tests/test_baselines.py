@@ -12,7 +12,8 @@ from scipy.optimize import linprog
 
 from bandits.budget import TARGET
 from bandits.evaluation import dr
-from bandits.learners.baselines import ContextFree, arm_values, best_fixed, best_mix, exploring_mix
+from bandits.learners.baselines import ContextFree, arm_values, best_fixed, best_mix
+from bandits.learners.first_day import exploring_mix
 from bandits.learners.frozen import SIMPLE_KINDS, thaw
 from tests.logs import simulate, truth
 

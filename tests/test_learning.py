@@ -156,6 +156,19 @@ def test_the_story_of_a_decision_tells_of_a_quarantine(policy):
     assert f"up to position {last.seen} of the record" in story.render()
 
 
+def test_the_first_policy_learns_while_it_runs():
+    """Draws move to the arms that may be best, and earn more; what each logs is what replay makes of the record."""
+    days, still = Days(None), Days(None, mode="still")
+    made, kept = days.serve(600), still.serve(600)
+
+    best = int(truth(np.stack([decision.context for decision in made])).mean(axis=0).argmax())
+    assert made[0].probabilities.tobytes() == kept[0].probabilities.tobytes() == kept[-1].probabilities.tobytes()
+    assert made[-1].probabilities[best] > 0.7 > 0.4 > kept[-1].probabilities[best]
+    assert min(decision.probabilities.min() for decision in made) > 0.19 * kept[0].probabilities.min()
+    found = verify(days.record, Policies({"model_routing": days.domain}, None, {}))
+    assert (found.replayed, found.faults) == (600, [])
+
+
 @pytest.mark.parametrize("mode", ["watch", "learn"])
 def test_two_routers_on_one_record_agree_after_catching_up(policy, mode):
     """And with the fold from the definition, bit for bit."""

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from bandits.budget import TARGET
+from bandits.learners.first_day import first_mix
 from bandits.policy import FrozenPolicy, with_floor
 from bandits.types import Context, LoggedFeedback, Mask, Matrix, Vector
 
@@ -63,39 +64,13 @@ def best_fixed(values: Vector, prices: Vector, budget: float) -> int:
     return int(np.argmax(np.where(fits, values, -np.inf))) if fits.any() else int(np.argmin(prices))
 
 
-def exploring_mix(prices: Vector, budget: float) -> Vector:
-    """Probabilities, (K,), that learn most evenly about all arms within `budget`: the first day's policy.
-
-    Maximises sum_a log p_a subject to the mean price, so no arm starves: p_a = 1 / (m + n price_a), uniform when that
-    is affordable. When nothing but the cheapest is, the cheapest.
-    """
-    k = len(prices)
-    uniform = np.full(k, 1.0 / k)
-    if float(uniform @ prices) <= budget:
-        return uniform
-    if float(prices.min()) >= budget:
-        return np.eye(k)[int(np.argmin(prices))]
-    # Substituting m = K - n * budget satisfies both constraints at once: sum p = 1 and sum p price = budget both
-    # hold at the one root n of f(n) = sum_a 1 / (K + n (price_a - budget)) - 1 away from 0.
-    excess = prices - budget
-    low, high = 0.0, -k / float(excess.min())
-    for _ in range(200):
-        n = 0.5 * (low + high)
-        if float((excess / (k + n * excess)).sum()) > 0.0:
-            low = n
-        else:
-            high = n
-    p = 1.0 / (k + 0.5 * (low + high) * excess)
-    return np.asarray(p / p.sum())
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ContextFree:
     """A context-free policy: `rule` says how it spends the budget (explore, mix, fixed), or that it spends what it is
     told to (shares).
 
-    values: (K,) mean reward, unused by `explore`; of `shares` they are the shares.   prices: (K,) and budget: USD per
-    request.
+    values: (K,) mean reward; of `shares` they are the shares.   prices: (K,) and budget: USD per request.
+    counts: (K,) rewards behind the values, or None; only `explore` asks.
     """
 
     rule: str
@@ -105,6 +80,7 @@ class ContextFree:
     prices: Vector
     budget: float
     floor: float
+    counts: Vector | None = None
 
     @property
     def supported(self) -> Mask:
@@ -118,15 +94,22 @@ class ContextFree:
     def probabilities(self, contexts: Context, allowed: Mask, pressure: float = 1.0) -> Matrix:
         """See Policy. Pressure divides the budget that the rule spends, in steps of 1 %."""
         values, prices = tuple(self.values.tolist()), tuple(self.prices.tolist())
+        counts = (0.0,) * len(prices) if self.counts is None else tuple(self.counts.tolist())
         rows = [
-            _solve(_Problem(self.rule, values, prices, self.budget, self.floor, tuple(row), round(pressure, 2)))
+            _solve(_Problem(self.rule, values, counts, prices, self.budget, self.floor, tuple(row), round(pressure, 2)))
             for row in allowed.tolist()
         ]
         return np.array(rows)
 
+    def knowing(self, values: Vector, counts: Vector) -> ContextFree:
+        """The same rule, after so many rewards of each arm, (K,), with this mean."""
+        return replace(self, values=values, counts=counts)
+
     def freeze(self) -> FrozenPolicy:
         """See Policy."""
         numbers = {"values": self.values, "prices": self.prices, "money": np.array([self.budget, self.floor])}
+        if self.counts is not None:
+            numbers["counts"] = self.counts
         return FrozenPolicy(self.rule, self.arms, self.schema, numbers)
 
     @classmethod
@@ -134,12 +117,13 @@ class ContextFree:
         """The policy that `freeze` froze."""
         a = frozen.arrays
         budget, floor = map(float, a["money"])
-        return cls(frozen.kind, frozen.arms, frozen.schema, a["values"], a["prices"], budget, floor)
+        return cls(frozen.kind, frozen.arms, frozen.schema, a["values"], a["prices"], budget, floor, a.get("counts"))
 
 
 class _Problem(NamedTuple):
     rule: str
     values: tuple[float, ...]
+    counts: tuple[float, ...]
     prices: tuple[float, ...]
     budget: float
     floor: float
@@ -156,7 +140,7 @@ def _solve(problem: _Problem) -> tuple[float, ...]:
     spendable = TARGET * problem.budget / problem.pressure - problem.floor * float(prices.mean())
     rest = spendable / (1.0 - problem.floor)
     if problem.rule == "explore":
-        inner = exploring_mix(prices, rest)
+        inner = first_mix(values, np.array(problem.counts)[mask], prices, rest)
     elif problem.rule == "mix":
         inner = best_mix(values, prices, rest)
     elif problem.rule == "shares":
