@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -80,7 +80,7 @@ class ContextFree:
     prices: Vector
     budget: float
     floor: float
-    counts: Vector | None = None
+    counts: Vector | None = field(default=None, kw_only=True)
 
     @property
     def supported(self) -> Mask:
@@ -117,7 +117,9 @@ class ContextFree:
         """The policy that `freeze` froze."""
         a = frozen.arrays
         budget, floor = map(float, a["money"])
-        return cls(frozen.kind, frozen.arms, frozen.schema, a["values"], a["prices"], budget, floor, a.get("counts"))
+        return cls(
+            frozen.kind, frozen.arms, frozen.schema, a["values"], a["prices"], budget, floor, counts=a.get("counts")
+        )
 
 
 class _Problem(NamedTuple):
