@@ -14,6 +14,7 @@ import pilotage
 from bandits.config import RewardConfig
 from bandits.errors import ExperimentError
 from bandits.experiments import ab, analysis, exposure, report
+from bandits.experiments import plan as planning
 from bandits.experiments.analysis import analyse, foretold
 from bandits.experiments.exposure import Rows, units
 from bandits.experiments.serving import HOLDBACK, Experiments
@@ -320,6 +321,14 @@ class TestAnalysis:
         assert analysis.false_stops(one, them, 100, np.random.default_rng(0)) <= 0.1
         with pytest.raises(ExperimentError, match="needs 100 units"):
             analysis.false_stops(*folded(known, world(known, n=60)), 10, np.random.default_rng(0))
+
+
+def test_a_plan_prices_a_variant_by_the_arms_that_the_budget_allows():
+    """Dear is out of reach at this budget, so the floor of .06 is shared by two."""
+    known = domain({"trial": TRIAL}, budget_usd_per_request=1e-3)
+    one, _ = folded(known, world(known, n=30))
+    found = planning.plan(one, known, world(known, n=30), START, START + DAY)
+    assert [each.usd_per_request for each in found.variants] == [None, pytest.approx(0.97 * 1e-4 + 0.03 * 1e-3)]
 
 
 class TestForetold:
