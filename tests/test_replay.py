@@ -91,6 +91,7 @@ def test_a_range_and_a_scope_bound_what_is_checked(home):
         ("UPDATE decisions SET context = x'00004040000040c0' WHERE policy = '000001'", "does not replay from 000001"),
         ("UPDATE decisions SET pressure = 20 WHERE position = 3", "position 3: .* does not replay.*configuration"),
         ("UPDATE decisions SET excluded = '{\"middle\": \"no\"}' WHERE position = 50", "position 50: .*not replay"),
+        ("UPDATE decisions SET seen = 50 WHERE position = 50", "position 50: .*not replay .*record up to 50"),
         ("UPDATE decisions SET propensity = propensity * 0.9 WHERE position = 51", "position 51: .*propensity"),
         ("DELETE FROM decisions WHERE position = 51", "position 51: missing"),
         ("DELETE FROM decisions WHERE position BETWEEN 51 AND 53", "position 51 to 53: missing"),
