@@ -52,6 +52,7 @@ usd_per_user_day = 1.0
 [tenants.rival]
 [night]
 min_rounds = 20
+learners = ["linear"]
 [domains.own]
 features = "vector-2"
 budget_usd_per_request = 6e-4

@@ -109,6 +109,18 @@ def test_only_the_linear_learner_is_tried_where_the_others_cannot_be(monkeypatch
     assert found.choice.reason == "linear alone was tried"
 
 
+def test_a_small_log_is_no_obstacle():
+    """Forty rounds of which two folds may lack an arm: whoever is chosen is so by finite numbers."""
+    log = simulate(40, 0, probabilities=(0.5, 0.5))
+    config = domain(RICH).model_copy(update={"arms": domain(RICH).arms[:2]})
+    prepared = prepare(log, config, 20)
+
+    found = compete(prepared, train(prepared, Parameters()), LEARNERS)
+
+    assert set(found.candidates) == set(LEARNERS)
+    assert np.isfinite(list(found.choice.values.values())).all()
+
+
 def test_a_learner_that_is_not_wanted_is_not_tried():
     """Nor missed."""
     found = contest(RICH, learners=("linear", "offset_tree"))

@@ -35,7 +35,12 @@ ARMS = [
 ]
 DOMAIN = {"arms": ARMS, "budget_usd_per_request": 6e-4, "features": "vector-2"}
 CONFIG: Config = parse_config(
-    {"domains": {"own": DOMAIN, "idle": DOMAIN}, "tenants": {"acme": {"retention_days": 1.0}, "rival": {}}}, "test"
+    {
+        "domains": {"own": DOMAIN, "idle": DOMAIN},
+        "tenants": {"acme": {"retention_days": 1.0}, "rival": {}},
+        "night": {"learners": ["linear"]},
+    },
+    "test",
 )
 HERE, THERE = Scope("acme", "main", "own"), Scope("rival", "main", "own")
 NOW = 1_790_000_000.0

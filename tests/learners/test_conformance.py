@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from bandits import candidates
+from bandits.errors import SnapshotError
 from bandits.learners import corrected, direct_method, doubly_robust, offset_tree
 from bandits.learners.baselines import ContextFree
 from bandits.learners.choice import LEARNERS
 from bandits.learners.corrected import Correction
 from bandits.learners.cost import CostModel, solve_cost
 from bandits.learners.doubly_robust import FOLDS, Events, Parameters, playing
+from bandits.learners.frozen import thaw
 from bandits.learners.lift import Lift
 from bandits.learners.offset_tree import Centres, OnlineOffsetTree, node_sums
 from bandits.learners.online import LINEAR, OnlineLearner
@@ -295,16 +297,40 @@ def published() -> dict[str, object]:
         found = candidates.compete(prepared, train(prepared, Parameters()), LEARNERS).candidates
     shared = (log.arms, log.schema, np.array([0.5, 0.6, 0.85]), prepared.prices, 1.5e-3, config.floor)
     simple = {rule: ContextFree(rule, *shared) for rule in ("explore", "mix", "fixed")}
-    return simple | {learner: each.policy for learner, each in found.items()}
+    learned = {learner: each.policy for learner, each in found.items()}
+    rng, straight = np.random.default_rng(0), learned["direct_method"]
+    k, d = straight.shift.shape
+    bent = replace(straight, weights=rng.normal(size=(k + 1, d)), shift=0.1 * rng.normal(size=(k, d)))
+    return {**simple, **learned, "competing": bent}
 
 
 class TestPolicies(PolicyConformance):
-    """Everything that a snapshot may hold."""
+    """Everything that a snapshot may hold; `competing` is a lifted one whose arms compete, corrected."""
 
-    @pytest.fixture(params=["explore", "mix", "fixed", *LEARNERS])
+    @pytest.fixture(params=["explore", "mix", "fixed", *LEARNERS, "competing"])
     def policy(self, request):
         return published()[request.param]
 
     @pytest.fixture
     def contexts(self):
         return np.random.default_rng(2).normal(size=(200, 2)).astype(np.float32)
+
+
+def test_a_lifted_policy_foretells_what_its_learner_does():
+    """Link and shift survive: the rows are those of the model, wherever a block of contexts ends."""
+    policy = published()["competing"]
+    contexts = np.random.default_rng(3).normal(size=(5000, 2)).astype(np.float32)
+    model = corrected.Corrected(direct_method.RewardModel("competing", policy.weights), policy.shift)
+
+    q_hat = policy.scores(contexts).q_hat
+
+    np.testing.assert_allclose(q_hat, model.predict(policy.lift.features(contexts)), atol=1e-12)
+
+
+@pytest.mark.parametrize("change", [{"weights": np.zeros((2, 5))}, {"shift": np.zeros((3, 5))}])
+def test_a_lifted_policy_of_wrong_shape_is_refused(change):
+    """With the snapshot's own error, which says what there should be."""
+    frozen = published()["competing"].freeze()
+
+    with pytest.raises(SnapshotError, match="must have shape"):
+        thaw(replace(frozen, arrays={**frozen.arrays, **change}))
