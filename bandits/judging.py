@@ -3,7 +3,7 @@
 The candidate of a night is the best of many on the log that trained and tuned it: judged by the same rounds it looks
 better than it is, even when each was scored by a model that left it out. So a candidate that is to replace a learned
 policy is *registered*, a signed snapshot that serves nobody, and only rounds that were logged later judge it. By then
-everything is fixed that the verdict rests on: both policies, the reward model (means of the rewards before each round),
+everything is fixed that the verdict rests on: both policies, the reward model (means of rewards before each round),
 the bound, and the horizon of the bets. Its scores are then fair whatever the candidate was chosen by, and however the
 log was drawn. A trial may be looked at every night at no cost; it ends by a pass, a fail, or when its snapshot expires,
 and the k-th since the last promotion may spend alpha 6 / (pi^2 k^2) over all of its looks, in all alpha.
@@ -34,6 +34,7 @@ from bandits.serving import Home
 from bandits.snapshots import Listed, Manifest, list_versions, load, publish
 from bandits.types import LoggedFeedback, Matrix, Scope
 
+PRIOR = 10.0  # rounds; a mean of one or two would add more noise than it takes away
 FOLDER = "trials"  # beside the snapshots that serve: nothing in it is ever served
 
 
@@ -142,13 +143,18 @@ def would_draw(policy: Policy, rounds: LoggedFeedback) -> Matrix:
 
 
 def means_before(rounds: LoggedFeedback) -> Matrix:
-    """Mean reward of each arm before each round, (n, K), begun with one of 1/2: a model that never looks ahead."""
-    drawn = np.zeros((len(rounds) + 1, rounds.k))
+    """Mean reward of each arm before each round, (n, K): a model that never looks ahead.
+
+    Begun with PRIOR rounds of the mean over all arms before, and that with one of 1/2.
+    """
+    n, rows = len(rounds), np.arange(1, len(rounds) + 1)
+    drawn = np.zeros((n + 1, rounds.k))
     won = np.zeros_like(drawn)
-    rows = np.arange(1, len(rounds) + 1)
     drawn[rows, rounds.actions], won[rows, rounds.actions] = 1.0, rounds.rewards
-    means: Matrix = (0.5 + won.cumsum(axis=0)) / (1.0 + drawn.cumsum(axis=0))
-    return means[:-1]
+    drawn, won = drawn.cumsum(axis=0)[:-1], won.cumsum(axis=0)[:-1]
+    of_all = (0.5 + won.sum(axis=1)) / np.arange(1, n + 1)
+    means: Matrix = (PRIOR * of_all[:, None] + won) / (PRIOR + drawn)
+    return means
 
 
 def _listed(home: Home, scope: Scope, now: float) -> list[Listed]:

@@ -268,7 +268,6 @@ class TestBenchmark:
             ({"dr": 0.24}, "width_dr_10"),
             ({"dr": 0.34}, "width_dr_05"),
             ({"control_miss": 0.05}, "control"),
-            ({"power": 0.6}, "power"),
         ],
     )
     def test_each_bar_is_missed_alone(self, change, bar):

@@ -130,10 +130,11 @@ class TestFairness:
 
     def test_the_model_is_the_mean_of_the_rewards_before(self):
         rounds = log(1, 60, (0.3, 0.6, 0.9))
-        rewards, drawn = np.full(3, 0.5), np.ones(3)
+        won, drawn = np.zeros(3), np.zeros(3)
         for i, row in enumerate(means_before(rounds)):
-            assert row == pytest.approx(rewards / drawn, abs=1e-12)
-            rewards[rounds.actions[i]] += rounds.rewards[i]
+            of_all = (0.5 + won.sum()) / (1.0 + drawn.sum())
+            assert row == pytest.approx((10.0 * of_all + won) / (10.0 + drawn), abs=1e-12)
+            won[rounds.actions[i]] += rounds.rewards[i]
             drawn[rounds.actions[i]] += 1.0
         assert means_before(log(1, 0, (0.5, 0.5, 0.5))).shape == (0, 3)
 

@@ -19,8 +19,8 @@ from bandits.errors import EvidenceError, ShapeError
 from bandits.types import Vector
 
 LARGEST = 1e150  # of a score in size, so that neither its square nor their sum overflows
-_CHUNK = 2**14  # values that are summed at once: they stay in the processor's cache
-_ANCHOR = 15  # 2^15 >= _CHUNK + 2, so that not even a sum of the largest heads rounds
+_CHUNK = 2**15  # values that are summed at once: they stay in the processor's cache
+_ANCHOR = 16  # 2^16 >= _CHUNK + 2, so that not even a sum of the largest heads rounds
 _ROUNDS = 5  # of extraction, before what is left is added one by one
 Sum = tuple[float, ...]  # exact: the sum of its parts, largest first; () is zero
 

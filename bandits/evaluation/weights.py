@@ -83,10 +83,10 @@ def importance(feedback: LoggedFeedback, action_probs: Matrix) -> Vector:
     for start in range(0, len(weights), _BLOCK):  # checked and picked while the rows are in the cache
         rows = slice(start, start + _BLOCK)
         sure = sure and _surely_good(action_probs[rows])
-        weights[rows] = of_actions(action_probs[rows], feedback.actions[rows])
+        picked = of_actions(action_probs[rows], feedback.actions[rows])
+        np.divide(picked, feedback.propensities[rows], out=weights[rows])
     if not sure:
         check_distributions(action_probs, wanted)
-    weights /= feedback.propensities
     return weights
 
 
