@@ -47,7 +47,7 @@ def straight(contexts: np.ndarray) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def few_waves(monkeypatch):
     """Enough for two features, and quick."""
-    monkeypatch.setattr(candidates, "WAVES", 64)
+    monkeypatch.setattr(candidates, "WAVES", 32)
 
 
 @lru_cache
