@@ -151,7 +151,9 @@ def test_the_story_of_a_decision_tells_of_a_quarantine(policy):
     assert story.replays
     told = [arm.quarantined for arm in story.arms]
     assert told[:2] == [None, None]
-    assert re.fullmatch(r"quarantined since position (\d+) of the record: probed with at most 0.04", told[DEAR])
+    since = re.fullmatch(r"quarantined since position (\d+) of the record: probed with at most 0.04", told[DEAR])
+    (row,) = days.record.read(int(since[1]) - 1, 1)
+    assert days.record.decision(row.entry.decision_id, "acme").action == DEAR
     assert told[DEAR] in story.render()
     assert f"up to position {last.seen} of the record" in story.render()
 
