@@ -35,7 +35,6 @@ from bandits.snapshots import Listed, Manifest, list_versions, load, publish
 from bandits.types import LoggedFeedback, Matrix, Scope
 
 PRIOR = 10.0  # rounds; a mean of one or two would add more noise than it takes away
-FOLDER = "trials"  # beside the snapshots that serve: nothing in it is ever served
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +103,7 @@ def register(
         "least": domain.floor / len(domain.arms),
     }
     return publish(
-        home.root / FOLDER,
+        home.trials,
         scope,
         policy.freeze(),
         position=position,
@@ -125,7 +124,7 @@ def standing(home: Home, scope: Scope, domain: DomainConfig, against: str, now: 
     same = (found.arms, found.schema, terms["against"]) == (domain.arm_names, domain.features, against)
     if not same or domain.floor / len(domain.arms) < terms["least"]:
         return None
-    snapshot = load(home.root / FOLDER, scope, found.version, trusted=trusted_keys(home.root), now=now)
+    snapshot = load(home.trials, scope, found.version, trusted=trusted_keys(home.root), now=now)
     policy = thaw(snapshot.frozen)
     return Trial(policy, terms["number"], found.created, terms["horizon"], terms["least"], found.version)
 
@@ -158,4 +157,4 @@ def means_before(rounds: LoggedFeedback) -> Matrix:
 
 
 def _listed(home: Home, scope: Scope, now: float) -> list[Listed]:
-    return list_versions(home.root / FOLDER, scope, trusted=trusted_keys(home.root), now=now)
+    return list_versions(home.trials, scope, trusted=trusted_keys(home.root), now=now)

@@ -6,21 +6,22 @@ Plain functions in the order of the night; flows/night.py wraps each as a Prefec
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from bandits import guard, training
+from bandits import guard, judging, training
 from bandits.audit import Action, Audit, Head
 from bandits.candidates import Contest, compete
 from bandits.config import Config, DomainConfig, NightConfig
 from bandits.evaluation import dr, report
-from bandits.evaluation.weights import support
-from bandits.gates import GateVerdict, gate
+from bandits.gates import GateVerdict
 from bandits.guard import Choice, GuardVerdict
+from bandits.judging import Trial
 from bandits.keys import SigningKey, trusted_keys
 from bandits.learners.baselines import ContextFree, arm_values
 from bandits.learners.frozen import SIMPLE_KINDS, thaw
@@ -31,6 +32,11 @@ from bandits.snapshots import Manifest, SnapshotReader, latest, publish
 from bandits.training import Prepared, Trained
 from bandits.tuning import Tuned, tune
 from bandits.types import LoggedFeedback, Mask, Matrix, Scope
+
+Published = Choice | Literal["trial"]
+
+DAY = 86_400.0
+SETTLED_S = DAY  # rounds younger than this, or than the reward's window, do not judge yet: outcomes may still come
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,13 +62,15 @@ class Incumbent:
 class Judged:
     """What the log says of the candidate and of the simple policies, and what follows."""
 
-    policies: Mapping[Choice, Policy]
+    policies: Mapping[Published, Policy]
     costs: Mapping[Choice, float]  # expected USD per request, by the price model
     rows: list[report.Row]
     guard: GuardVerdict
     gate: GateVerdict
-    publish: Choice | None  # None: keep what serves
+    publish: Published | None  # None: keep what serves
     reason: str
+    against: str | None  # the snapshot that the guard's choice goes on trial against (judging.py); None: no new trial
+    night: int
 
 
 def learn(
@@ -85,17 +93,27 @@ def learn(
     return Learned(prepared, tuned, trained, compete(prepared, trained, settings.learners))
 
 
-def judge(learned: Learned, settings: NightConfig, incumbent: Incumbent | None = None, night: int = 1) -> Judged:
-    """The guard chooses among candidate, best mix and best fixed arm; the gate judges its choice by the incumbent.
+def judge(
+    learned: Learned,
+    settings: NightConfig,
+    incumbent: Incumbent | None = None,
+    night: int = 1,
+    trial: Trial | None = None,
+    now: float = math.inf,
+) -> Judged:
+    """The guard chooses among candidate, best mix and best fixed arm. Where nothing learned serves, its choice does.
 
-    So a simple policy, too, can replace a learned one that has gone stale, and on the same evidence.
-    night: nights since the last promotion, counted from 1 (the gate spends its error rate over them).
+    A learned policy is replaced by one that was on trial against it, if the rounds since then prove it better; when no
+    trial stands, or one has failed, the guard's choice goes on trial. So a simple policy, too, can replace a learned
+    one that has gone stale, and on the same evidence.
+    night: nights since the last promotion, from 1.   trial: what stands against the incumbent.   now: UTC seconds.
     """
     prepared, trained = learned.prepared, learned.trained
     feedback, domain = prepared.feedback, prepared.domain
     q_hat = np.clip(trained.scores.q_hat, 0.0, 1.0)
     simple = _simple(prepared, q_hat, np.ones(len(feedback), np.bool_))
-    policies: dict[Choice, Policy] = {"candidate": learned.contest.policy, **simple}
+    policies: dict[Published, Policy] = {"candidate": learned.contest.policy}
+    policies |= {"mix": simple["mix"], "fixed": simple["fixed"]}
     allowed = np.broadcast_to(prepared.allowed, q_hat.shape)
     rows = {name: policy.probabilities(feedback.contexts[:1], allowed[:1])[0] for name, policy in simple.items()}
     probs: dict[Choice, Matrix] = {"candidate": learned.contest.action_probs, **_shadows(prepared, q_hat)}
@@ -110,28 +128,25 @@ def judge(learned: Learned, settings: NightConfig, incumbent: Incumbent | None =
         budget=domain.budget_usd_per_request,
         mix_lead=float((rows["mix"] - rows["fixed"]) @ simple["mix"].values),
     )
-    gated = _gate(learned, probs[guarded.chosen], q_hat, settings, incumbent, night)
+    gated = _gate(feedback, domain, settings, incumbent, trial, now)
     table = report.evaluate(feedback, {str(name): p for name, p in probs.items()}, q_hat)
-    chosen: Choice | None
+    chosen: Published | None = None
+    against: str | None = None
     why = guarded.reason
     if guarded.chosen == "candidate":
         choice = learned.contest.choice
         why += f" It was learned by {choice.learner}: {choice.reason}."
     if incumbent is None:
         chosen, reason = guarded.chosen, why
-    elif gated.outcome == "pass":
-        chosen, reason = guarded.chosen, f"{why} It replaces snapshot {incumbent.version}: {gated.reason}"
+    elif trial is not None and gated.outcome == "pass":
+        chosen, policies["trial"] = "trial", trial.policy
+        reason = f"Trial {trial.version} replaces snapshot {incumbent.version}: {gated.reason}"
     else:
-        chosen, reason = None, f"Snapshot {incumbent.version} stays: {gated.reason}"
-    return Judged(
-        policies,
-        costs,
-        table,
-        guarded,
-        gated,
-        chosen,
-        reason,
-    )
+        reason = f"Snapshot {incumbent.version} stays: {gated.reason}"
+        if trial is None or gated.outcome == "fail":
+            against = incumbent.version
+            reason += f" From now on tonight's choice is on trial, the {guarded.chosen}. {why}"
+    return Judged(policies, costs, table, guarded, gated, chosen, reason, against, night)
 
 
 def conclude(
@@ -149,6 +164,7 @@ def conclude(
     The row comes first, and the snapshot signs it: there is no promotion without its reason in the chain.
     """
     feedback, parent = learned.prepared.feedback, latest(home.snapshots, scope)
+    expires = now + settings.expires_days * DAY
     detail = _detail(learned, judged)
     sealed = _seal(home, run_id, scope, "promotion" if judged.publish else "kept", judged.reason, now)
     manifest: Manifest | None = None
@@ -167,7 +183,21 @@ def conclude(
                 **detail,
             },
             created=now,
-            expires=now + settings.expires_days * 86_400.0,
+            expires=expires,
+            key=key,
+        )
+    if judged.against is not None:
+        judging.register(
+            home,
+            scope,
+            judged.policies[judged.guard.chosen],
+            learned.prepared.domain,
+            against=judged.against,
+            number=judged.night,
+            horizon=_week(feedback, settings),
+            position=feedback.position,
+            now=now,
+            expires=expires,
             key=key,
         )
     return NightReport(
@@ -228,7 +258,7 @@ def nights_since(home: Home, scope: Scope, incumbent: Incumbent | None, now: flo
         nights = [row for row in audit.rows(scope.tenant) if row.action in ("promotion", "kept") and row.content]
     here = [row for row in nights if row.content and row.content["evidence"]["scope"] == str(scope)]
     runs = sum(row.time > incumbent.created for row in here)
-    return 1 + max(runs, int((now - incumbent.created) // 86_400.0))
+    return 1 + max(runs, int((now - incumbent.created) // DAY))
 
 
 def _seal(home: Home, run_id: str, scope: Scope, action: Action, why: str, now: float) -> Head:
@@ -258,31 +288,26 @@ def _shadows(prepared: Prepared, q_hat: Matrix) -> dict[Choice, Matrix]:
 
 
 def _gate(
-    learned: Learned,
-    candidate: Matrix,
-    q_hat: Matrix,
+    feedback: LoggedFeedback,
+    domain: DomainConfig,
     settings: NightConfig,
     incumbent: Incumbent | None,
-    night: int,
+    trial: Trial | None,
+    now: float,
 ) -> GateVerdict:
-    feedback = learned.prepared.feedback
+    """What the settled rounds since it was fixed say of the candidate on trial."""
     if incumbent is None:
-        scores = dr.scores(feedback, candidate, q_hat)
-        ess = support(feedback, candidate).evidence
-        return gate(scores, None, alpha=settings.alpha, night=night, bound=1.0, ess=ess)
-    since = feedback.times > incumbent.created
-    recent, candidate, q_hat = feedback.where(since), candidate[since], q_hat[since]
-    known = learned.prepared.allowed & incumbent.policy.supported
-    allowed = np.broadcast_to(known if known.any() else learned.prepared.allowed, q_hat.shape)
-    serving = incumbent.policy.probabilities(recent.contexts, allowed)
-    return gate(
-        dr.scores(recent, candidate, q_hat),
-        dr.scores(recent, serving, q_hat),
-        alpha=settings.alpha,
-        night=night,
-        bound=dr.difference_bound(recent, candidate, serving),
-        ess=min(support(recent, candidate).evidence, support(recent, serving).evidence),
-    )
+        return GateVerdict("hold", "no learned policy is serving; the guard decides.", len(feedback), 0.0, 0.0)
+    if trial is None:
+        return GateVerdict("hold", "no candidate was on trial against it.", 0, 0.0, 0.0)
+    settled = feedback.where(feedback.times <= now - min(domain.reward.window_s, SETTLED_S))
+    return judging.judge(settled, trial, incumbent.policy, settings.alpha)
+
+
+def _week(feedback: LoggedFeedback, settings: NightConfig) -> int:
+    """Rounds that a week of such days brings: when the bets of a trial are to be at their best."""
+    days = max(float(np.ptp(feedback.times)) / DAY, 1.0)
+    return max(math.ceil(7.0 * len(feedback) / days), settings.min_rounds)
 
 
 def _detail(learned: Learned, judged: Judged) -> dict[str, Any]:

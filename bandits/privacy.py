@@ -139,13 +139,18 @@ def _run(home: Home, config: Config, wish: Erasure, path: Path, done: Step) -> R
             done("key")
             _rebuild(home, record)
             done("caches")
-        scopes = sorted({*map(str, erased.scopes), *wish.scopes})
+        scopes = _learned_from(config, {*map(str, erased.scopes), *wish.scopes})
         published = {scope: learn_anew(home, config, Scope.parse(scope), wish.time) for scope in scopes}
         done("snapshots")
         _seal(home, wish, erased.epoch)
         done("audit")
     path.unlink(missing_ok=True)
     return Report(erased.decisions, erased.outcomes, erased.epoch, {k: v for k, v in published.items() if v})
+
+
+def _learned_from(config: Config, scopes: set[str]) -> list[str]:
+    """These scopes, and those whose policies may have leaned on them."""
+    return sorted({*scopes, *(str(one) for scope in scopes for one in config.siblings(Scope.parse(scope)))})
 
 
 def _scopes(home: Home, tenant: str, user: str | None, before: float | None) -> tuple[str, ...]:
@@ -211,6 +216,7 @@ def _rebuild(home: Home, record: SqlRecord) -> None:
 
 def learn_anew(home: Home, config: Config, scope: Scope, now: float) -> str | None:
     """Publish what is learned from what is left, and delete all earlier versions; None if none was ever published."""
+    shutil.rmtree(home.trials / str(scope), ignore_errors=True)
     before = latest(home.snapshots, scope)
     if before is None or scope.domain not in config.domains:
         shutil.rmtree(home.snapshots / str(scope), ignore_errors=True)

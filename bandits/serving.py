@@ -101,6 +101,11 @@ class Home:
         return self.root / "publishing.lock"
 
     @property
+    def trials(self) -> Path:
+        """Candidates on trial (judging.py): signed like snapshots, and served to nobody."""
+        return self.root / "trials"
+
+    @property
     def study(self) -> Path:
         """The journal of the nightly searches."""
         return self.root / "studies.journal"

@@ -109,7 +109,7 @@ def run(source: str, arms: tuple[str, ...] | None, budget: float, seed: int, sch
         served.swap(Serving(thaw(judged.policies[choice].freeze()), choice))
         return serve(served, replay, table.second, order, clock.tick)
 
-    chosen = judged.publish or "candidate"
+    chosen = judged.guard.chosen
     pilotage = second(chosen)
     ungated = pilotage if chosen == "candidate" else second("candidate")
     simple = hindsight(table.second, budget)

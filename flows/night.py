@@ -13,6 +13,7 @@ from prefect._internal.concurrency import threads
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from bandits import judging
 from bandits import night as work
 from bandits.config import Config, load_config
 from bandits.durable import locked
@@ -50,7 +51,10 @@ def learn(
 def judge(place: Home, config: Config, scope: Scope, learned: work.Learned, now: float) -> work.Judged:
     """Evaluate off-policy, ask the guard and the gate."""
     incumbent = work.serving_learned(place, scope, now)
-    return work.judge(learned, config.night, incumbent, work.nights_since(place, scope, incumbent, now))
+    night = work.nights_since(place, scope, incumbent, now)
+    domain = config.domains[scope.domain]
+    trial = None if incumbent is None else judging.standing(place, scope, domain, incumbent.version, now)
+    return work.judge(learned, config.night, incumbent, night, trial, now)
 
 
 @task(name="publish", cache_policy=NO_CACHE)

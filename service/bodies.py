@@ -241,6 +241,8 @@ class StoryAnswer(BaseModel):
     reward: float | None = Field(description="In [0, 1]; null while it is missing.")
     cost_usd: float | None
     replays: bool | None = Field(description="The policy gives these probabilities again; null: it is not at hand.")
+    learner: dict[str, Any] | None = Field(description="Who learned the policy, and why it was chosen; null: nobody.")
+    rules: str | None = Field(description="The rules of a tree, where one acted.")
 
 
 class SnapshotAnswer(BaseModel):

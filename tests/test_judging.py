@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bandits import judging
 from bandits.config import ArmConfig, DomainConfig
 from bandits.errors import EvidenceError
 from bandits.gates import spend
@@ -191,12 +190,12 @@ class TestStore:
     def test_a_lost_folder_does_not_refill_the_error_rate(self, home):
         """The night gives the number then: at least as many nights have passed as there were trials."""
         self.put(home)
-        shutil.rmtree(home.root / judging.FOLDER)
+        shutil.rmtree(home.trials)
         self.put(home, now=200.0, number=12)
         assert standing(home, SCOPE, DOMAIN, "000007", 201.0).number == 12
 
     def test_a_trial_that_was_tampered_with_does_not_stand(self, home):
         self.put(home)
-        (arrays,) = (home.root / judging.FOLDER).rglob("arrays.safetensors")
+        (arrays,) = (home.trials).rglob("arrays.safetensors")
         arrays.write_bytes(arrays.read_bytes()[:-1] + b"x")
         assert standing(home, SCOPE, DOMAIN, "000007", 120.0) is None

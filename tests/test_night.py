@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from bandits import candidates, night
+from bandits import candidates, judging, night
 from bandits.audit import Audit
 from bandits.config import NightConfig, parse_config
 from bandits.evaluation import dr
+from bandits.judging import Trial
 from bandits.keys import signing_key, trusted_keys
 from bandits.learners.baselines import ContextFree
 from bandits.learners.choice import LEARNERS
-from bandits.night import Incumbent
+from bandits.night import DAY, Incumbent
 from bandits.night_report import kept
 from bandits.serving import Home
 from bandits.snapshots import list_versions, load
 from bandits.training import prepare
 from bandits.types import Scope
-from tests.logs import domain, simulate
+from tests.logs import PRICES, domain, simulate, truth
 
 SCOPE = Scope("acme", "main", "model_routing")
 SETTINGS = NightConfig(trials=2, learners=("linear",))  # the choice among learners has its own tests
 BUDGET = 1.5e-3
+ARRAYS = ("times", "contexts", "actions", "propensities", "probabilities", "rewards", "costs")
 
 
 def flat(contexts: np.ndarray) -> np.ndarray:
@@ -85,42 +88,102 @@ def test_simple_policies_are_judged_on_rounds_that_did_not_choose_them():
     assert abs(honesty) < 3.0 * error[1]
 
 
-def test_an_incumbent_that_is_as_good_stays():
-    """A policy that learned from another log of the same world: hold, and nothing is published."""
-    serving = night.learn(simulate(3000, 5), domain(BUDGET), SETTINGS).trained.policy
+def _trial(policy, fixed: float = -1.0, horizon: int = 3000) -> Trial:
+    return Trial(policy, 1, fixed, horizon, 0.2, "000001")
+
+
+def test_where_a_learned_policy_serves_the_choice_of_the_guard_goes_on_trial():
+    """Whatever tonight's log says of it: the log chose it."""
     learned = night.learn(simulate(3000, 0), domain(BUDGET), SETTINGS)
 
-    judged = night.judge(learned, SETTINGS, _incumbent(serving, created=-1.0))
+    judged = night.judge(learned, SETTINGS, _incumbent(learned.trained.policy, created=-1.0), night=4)
+
+    assert (judged.gate.outcome, judged.publish, judged.against, judged.night) == ("hold", None, "000007", 4)
+    assert judged.reason.startswith("Snapshot 000007 stays: no candidate was on trial against it.")
+    assert f"on trial, the {judged.guard.chosen}." in judged.reason
+
+
+def test_an_incumbent_that_is_as_good_stays():
+    """A policy that learned from another log of the same world: hold, nothing is published, the trial goes on."""
+    learned = night.learn(simulate(3000, 0), domain(BUDGET), SETTINGS)
+    one, other = (night.learn(simulate(3000, seed), domain(BUDGET), SETTINGS).trained.policy for seed in (5, 6))
+
+    judged = night.judge(learned, SETTINGS, _incumbent(one, created=-1.0), trial=_trial(other))
 
     assert judged.gate.outcome == "hold"
-    assert judged.publish is None
+    assert (judged.publish, judged.against) == (None, None)
     assert judged.reason.startswith("Snapshot 000007 stays")
 
 
-def test_an_incumbent_that_is_clearly_worse_is_replaced():
-    """It plays the cheap arm whatever comes; 6,000 rounds prove that tonight's choice is better, learned or simple."""
-    for budget, chosen in ((BUDGET, "candidate"), (1.0, "fixed")):  # with all the money, always the dear arm
-        log = simulate(6000, 1, probabilities=(0.34, 0.33, 0.33))
-        learned = night.learn(log, domain(budget), SETTINGS)
-        cheap = np.array([1.0, 0.0, 0.0])
-        bad = ContextFree("fixed", log.arms, log.schema, cheap, np.array([1e-4, 1.0, 1.0]), 1e-2, 0.02)
+def _against_the_cheap_arm(trial: Trial, log, **options) -> night.Judged:
+    """A night in which an incumbent that plays the cheap arm whatever comes has that trial against it."""
+    learned = night.learn(log, domain(BUDGET), SETTINGS)
+    bad = ContextFree("fixed", log.arms, log.schema, np.array([1.0, 0, 0]), np.array([1e-4, 1.0, 1.0]), 1e-2, 0.02)
+    return night.judge(learned, SETTINGS, _incumbent(bad, created=-1.0), trial=trial, **options)
 
-        judged = night.judge(learned, SETTINGS, _incumbent(bad, created=-1.0))
+
+def test_an_incumbent_that_is_clearly_worse_is_replaced_by_what_was_on_trial():
+    """6,000 rounds prove it, of a learned candidate and of a simple one; what is published is what was fixed."""
+    log = simulate(6000, 1, probabilities=(0.34, 0.33, 0.33))
+    learned = night.learn(simulate(3000, 9), domain(BUDGET), SETTINGS).trained.policy
+    middle = ContextFree("fixed", log.arms, log.schema, np.array([0, 1.0, 0]), PRICES, 1e-2, 0.02)
+    for policy in (learned, middle):
+        judged = _against_the_cheap_arm(_trial(policy, horizon=6000), log)
 
         assert judged.gate.outcome == "pass"
-        assert judged.publish == chosen
+        assert judged.publish == "trial"
+        assert judged.policies["trial"] is policy
+        assert "Trial 000001 replaces snapshot 000007" in judged.reason
 
 
-def test_only_what_came_after_the_incumbent_judges_it():
-    """It learned from the rest. 100 new rounds are not enough data, and not enough data is never a pass."""
+def test_a_candidate_that_is_clearly_worse_fails_and_the_next_goes_on_trial():
+    """The same rounds, the other way round."""
+    log = simulate(6000, 1, probabilities=(0.34, 0.33, 0.33))
+    learned = night.learn(log, domain(BUDGET), SETTINGS)
+    cheap = ContextFree("fixed", log.arms, log.schema, np.array([1.0, 0, 0]), np.array([1e-4, 1.0, 1.0]), 1e-2, 0.02)
+
+    judged = night.judge(
+        learned, SETTINGS, _incumbent(learned.trained.policy, created=-1.0), trial=_trial(cheap, horizon=6000)
+    )
+
+    assert (judged.gate.outcome, judged.publish, judged.against) == ("fail", None, "000007")
+
+
+@pytest.mark.parametrize(("fixed", "now", "n"), [(2899.0, np.inf, 100), (-1.0, 86_400.0 + 99.0, 100)])
+def test_only_settled_rounds_that_came_after_it_was_fixed_judge_a_trial(fixed, now, n):
+    """100 rounds are not enough data, and not enough data is never a pass."""
     log = simulate(3000, 0)
     learned = night.learn(log, domain(BUDGET), SETTINGS)
 
-    judged = night.judge(learned, SETTINGS, _incumbent(learned.trained.policy, created=2899.0))
+    judged = _against_the_cheap_arm(_trial(learned.trained.policy, fixed=fixed), log, now=now)
 
     assert judged.gate.outcome == "hold"
     assert "not enough data" in judged.gate.reason
-    assert judged.gate.n == 100
+    assert judged.gate.n == n
+
+
+def test_a_trial_is_registered_judged_and_published_over_three_nights(tmp_path):
+    """First the guard alone decides; then a candidate goes on trial; rounds that come later prove it."""
+    home, key = Home(tmp_path), signing_key(tmp_path)
+    config = domain(BUDGET)
+    first = night.learn(simulate(1500, 0, expected=lambda x: truth(-x)), config, SETTINGS)  # of a world that turned
+    night.conclude("run-1", SCOPE, first, night.judge(first, SETTINGS), SETTINGS, home, key, 0.0)
+    incumbent = night.serving_learned(home, SCOPE, 1.0)
+    assert incumbent is not None
+    logs = [replace(log, times=log.times + at) for log, at in ((simulate(3000, 1), 1.0), (simulate(6000, 2), DAY))]
+    later = {name: np.concatenate([getattr(log, name) for log in logs]) for name in ARRAYS}
+    whole = replace(logs[0], ids=tuple(map(str, range(9000))), **later)
+
+    reports = []
+    for log, now in ((logs[0], DAY - 1.0), (whole, 10 * DAY)):
+        learned = night.learn(log, config, SETTINGS)
+        trial = judging.standing(home, SCOPE, config, incumbent.version, now)
+        judged = night.judge(learned, SETTINGS, incumbent, 1, trial, now)
+        reports.append(night.conclude("run", SCOPE, learned, judged, SETTINGS, home, key, now))
+
+    assert [report.verdict for report in reports] == ["kept", "published"]
+    assert reports[1].policy == "trial"
+    assert night.serving_learned(home, SCOPE, 10 * DAY).version == "000002"
 
 
 def test_what_is_published_is_signed_with_its_evidence(tmp_path):
