@@ -25,8 +25,8 @@ SERVE ?= 1
 demo: setup  ## a day of real prompts, a night of learning, a better day (SERVE=0: without the dashboard)
 	@$(BIN)/pilotage demo $(if $(filter 0,$(SERVE)),,--serve)
 
-test: setup  ## the tests (slow suites apart)
-	@$(BIN)/python -m pytest -q
+test: setup  ## the tests (slow suites apart), a process per core
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-slow: setup  ## the slow suites
 	@$(BIN)/python -m pytest -q -m slow

@@ -185,7 +185,7 @@ def test_whoever_is_chosen_serves_replays_is_evaluated_and_explained(tmp_path, l
         router.swap(Serving(thaw(published.frozen), published.manifest.version))
         decisions = [router.decide(context) for context in FRESH[:20]]
         found = verify(record, Policies({"model_routing": config}, home.snapshots, trusted_keys(tmp_path)))
-    story = explain(decisions[0], [], config, home.snapshots, trusted_keys(tmp_path), 200.0)
+    story = explain(decisions[0], [], config, home.snapshots, trusted_keys(tmp_path), 200.0, record)
     assert (found.replayed, found.ok) == (20, True)
     assert np.abs(on_contexts(log, router.serving.policy).sum(axis=1) - 1.0).max() < 1e-12
     assert story.replays
@@ -201,7 +201,7 @@ def test_a_decision_of_a_simple_policy_has_no_learner(tmp_path):
     config = domain(BUDGET)
     with MemoryRecord() as record:
         decision = Router(SCOPE, config, record, np.random.default_rng(0), lambda: 100.0).decide(FRESH[0])
-    story = explain(decision, [], config, tmp_path, {}, 200.0)
+    story = explain(decision, [], config, tmp_path, {}, 200.0, record)
 
     assert (story.learner, story.rules) == (None, None)
     assert "learned by" not in story.render()
