@@ -18,6 +18,7 @@ from bandits import guard, judging, training
 from bandits.audit import Action, Audit, Head
 from bandits.candidates import Contest, compete
 from bandits.config import Config, DomainConfig, NightConfig
+from bandits.errors import EvidenceError
 from bandits.evaluation import dr, report
 from bandits.gates import GateVerdict
 from bandits.guard import Choice, GuardVerdict
@@ -301,7 +302,10 @@ def _gate(
     if trial is None:
         return GateVerdict("hold", "no candidate was on trial against it.", 0, 0.0, 0.0)
     settled = feedback.where(feedback.times <= now - min(domain.reward.window_s, SETTLED_S))
-    return judging.judge(settled, trial, incumbent.policy, settings.alpha)
+    try:
+        return judging.judge(settled, trial, incumbent.policy, settings.alpha)
+    except EvidenceError as error:  # such as a floor that was lowered meanwhile
+        return GateVerdict("fail", f"the trial cannot be judged any more: {error}", len(settled), 0.0, 0.0)
 
 
 def _week(feedback: LoggedFeedback, settings: NightConfig) -> int:

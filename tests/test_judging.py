@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bandits.config import ArmConfig, DomainConfig
+from bandits.config import ArmConfig, DomainConfig, parse_config
 from bandits.errors import EvidenceError
 from bandits.gates import spend
 from bandits.judging import Trial, judge, means_before, register, standing, would_draw
 from bandits.keys import signing_key
 from bandits.learners.baselines import ContextFree
+from bandits.privacy import learn_anew
 from bandits.serving import Home
 from bandits.types import LoggedFeedback, Scope
 from benchmarks.null_nights import joined
@@ -193,6 +194,12 @@ class TestStore:
         shutil.rmtree(home.trials)
         self.put(home, now=200.0, number=12)
         assert standing(home, SCOPE, DOMAIN, "000007", 201.0).number == 12
+
+    def test_an_erasure_takes_it_away(self, home):
+        """It learned from the person, too."""
+        self.put(home)
+        learn_anew(home, parse_config({"tenants": {"acme": {}}, "domains": {"other": DOMAIN}}, "test"), SCOPE, 120.0)
+        assert standing(home, SCOPE, DOMAIN, "000007", 120.0) is None
 
     def test_a_trial_that_was_tampered_with_does_not_stand(self, home):
         self.put(home)
