@@ -165,7 +165,7 @@ def test_only_settled_rounds_that_came_after_it_was_fixed_judge_a_trial(fixed, n
 def test_a_trial_whose_floor_was_not_kept_ends_and_the_next_begins():
     """The bound of its bets was fixed with that floor; what was logged below it must not stop the night."""
     log = simulate(3000, 0)
-    trial = replace(_trial(ContextFree("fixed", log.arms, log.schema, np.eye(3)[2], PRICES, 1.0, 0.02)), least=0.3)
+    trial = replace(_trial(ContextFree("fixed", log.arms, log.schema, np.eye(3)[2], PRICES, 1.0, 0.02)), least=0.9)
 
     judged = _against_the_cheap_arm(trial, log)
 
