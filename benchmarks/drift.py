@@ -34,8 +34,8 @@ from bandits.config import DomainConfig, NightConfig
 from bandits.errors import PilotageError
 from bandits.learners.frozen import thaw
 from bandits.policy import FrozenPolicy
-from bandits.record import MemoryRecord
 from bandits.record import rows as rows_of
+from bandits.record_memory import MemoryRecord
 from bandits.rewards import feedback
 from bandits.router import Router, Serving
 from bandits.types import Context, Matrix, Outcome

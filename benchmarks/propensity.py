@@ -39,7 +39,8 @@ from bandits.keys import signing_key, trusted_keys
 from bandits.learners.baselines import ContextFree
 from bandits.learners.doubly_robust import Parameters
 from bandits.policy import Draw, Policy, draw
-from bandits.record import MemoryRecord, Record, rows
+from bandits.record import Record, rows
+from bandits.record_memory import MemoryRecord
 from bandits.replay import Policies, replays
 from bandits.rewards import feedback
 from bandits.router import Router, Serving

@@ -40,7 +40,8 @@ from bandits.errors import PilotageError
 from bandits.guard import Choice
 from bandits.learners.frozen import thaw
 from bandits.policy import FrozenPolicy
-from bandits.record import MemoryRecord, rows
+from bandits.record import rows
+from bandits.record_memory import MemoryRecord
 from bandits.rewards import feedback
 from bandits.router import Router, Serving
 from bandits.types import Scope

@@ -29,7 +29,8 @@ import numpy as np
 from bandits import training
 from bandits.errors import PilotageError
 from bandits.learners.linear_policy import LinearPolicy
-from bandits.record import MemoryRecord, rows
+from bandits.record import rows
+from bandits.record_memory import MemoryRecord
 from bandits.rewards import feedback
 from bandits.router import Router
 from bandits.tuning import Tuned, tune

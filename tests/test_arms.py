@@ -15,7 +15,8 @@ from bandits.errors import ContextError, UnavailableError, UnknownArmError
 from bandits.keys import signing_key, trusted_keys
 from bandits.learners.doubly_robust import Parameters
 from bandits.policy import served
-from bandits.record import MemoryRecord, rows
+from bandits.record import rows
+from bandits.record_memory import MemoryRecord
 from bandits.replay import Policies, replays
 from bandits.rewards import feedback
 from bandits.router import Router, Serving

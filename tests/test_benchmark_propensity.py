@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bandits.policy import Draw, draw
-from bandits.record import MemoryRecord, rows
+from bandits.record import rows
+from bandits.record_memory import MemoryRecord
 from bandits.serving import Home
 from benchmarks import propensity
 from benchmarks.propensity import audit, bits, chi_square, decide, domain, policies, recomputed, stages

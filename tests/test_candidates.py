@@ -16,7 +16,7 @@ from bandits.keys import signing_key, trusted_keys
 from bandits.learners.choice import LEARNERS
 from bandits.learners.doubly_robust import Parameters
 from bandits.learners.frozen import thaw
-from bandits.record import MemoryRecord
+from bandits.record_memory import MemoryRecord
 from bandits.replay import Policies, verify
 from bandits.router import Router, Serving
 from bandits.serving import Home

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from bandits.record import MemoryRecord, SqlRecord
+from bandits.record import SqlRecord
+from bandits.record_memory import MemoryRecord
 from bandits.testing import sample_decision, sample_outcome
 from benchmarks import durability, record
 

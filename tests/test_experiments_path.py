@@ -16,7 +16,8 @@ from bandits.experiments.serving import HOLDBACK, Experiments, builtin
 from bandits.experiments.settings import shares_of
 from bandits.learners.baselines import ContextFree
 from bandits.ledger import Ledger
-from bandits.record import MemoryRecord, rows
+from bandits.record import rows
+from bandits.record_memory import MemoryRecord
 from bandits.replay import Policies, verify
 from bandits.router import Router, Serving, first_policy
 from bandits.types import Scope, Slot

@@ -17,7 +17,8 @@ from bandits.experiments import plan as planning
 from bandits.experiments.analysis import analyse, foretold
 from bandits.experiments.exposure import Rows
 from bandits.experiments.serving import HOLDBACK
-from bandits.record import MemoryRecord, rows
+from bandits.record import rows
+from bandits.record_memory import MemoryRecord
 from bandits.router import Router
 from bandits.serving import Home
 from bandits.types import Decision, Outcome

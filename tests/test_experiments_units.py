@@ -12,7 +12,8 @@ from bandits.experiments import exposure
 from bandits.experiments.exposure import Rows, units
 from bandits.experiments.serving import Experiments
 from bandits.joining import Came
-from bandits.record import MemoryRecord, rows
+from bandits.record import rows
+from bandits.record_memory import MemoryRecord
 from bandits.router import Router
 from bandits.serving import Home
 from bandits.types import Decision, Outcome, Scope

@@ -32,7 +32,7 @@ from bandits.learners.passes import (
 )
 from bandits.learners.slab import DAY_S, Slab, folds_of
 from bandits.learners.sums import Sums, faded, merged
-from bandits.record import MemoryRecord
+from bandits.record_memory import MemoryRecord
 from bandits.snapshots import content_hash
 from bandits.training import prepare, train, train_log, train_parts
 from bandits.types import Decision, Outcome, Scope

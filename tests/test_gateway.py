@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bandits.config import ArmConfig, DomainConfig
-from bandits.record import MemoryRecord
+from bandits.record_memory import MemoryRecord
 from bandits.router import Router
 from bandits.types import Scope
 from gateway.adapter import GatewayError

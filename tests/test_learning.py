@@ -18,7 +18,8 @@ from bandits.learners.baselines import ContextFree
 from bandits.learners.linear_policy import LinearPolicy
 from bandits.learning import PRIOR, Guarded, Learning
 from bandits.learning_file import load, save
-from bandits.record import MemoryRecord, Row, SqlRecord
+from bandits.record import Row, SqlRecord
+from bandits.record_memory import MemoryRecord
 from bandits.replay import Policies, verify
 from bandits.router import Router, Serving, first_policy
 from bandits.types import Decision, Outcome, Scope, Slot

@@ -19,7 +19,8 @@ from bandits.errors import PilotageError
 from bandits.ids import IdRing
 from bandits.keys import signing_key, trusted_keys
 from bandits.people import People
-from bandits.record import MemoryRecord, rows
+from bandits.record import rows
+from bandits.record_memory import MemoryRecord
 from bandits.replay import Policies, verify
 from bandits.rewards import feedback
 from bandits.router import Router

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits.errors import PilotageError, RecordError, UnreadableRowError
-from bandits.record import MemoryRecord, SqlRecord
+from bandits.record import SqlRecord
+from bandits.record_memory import MemoryRecord
 from bandits.record_sqlite import Sqlite
 from bandits.record_writer import GroupWriter
 from bandits.testing import ELSEWHERE, HERE, RecordConformance, at_once, plain, sample_decision, sample_outcome

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from bandits import record_postgres
 from bandits.config import load_config
 from bandits.errors import ConfigError, RecordError, UnreadableRowError
-from bandits.record import BUSY_S, MemoryRecord, SqlRecord
+from bandits.record import BUSY_S, SqlRecord
+from bandits.record_memory import MemoryRecord
 from bandits.record_postgres import STALLED_S, Postgres
 from bandits.record_tables import TABLES
 from bandits.serving import Home

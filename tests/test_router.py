@@ -12,7 +12,8 @@ from bandits import night
 from bandits.config import NightConfig
 from bandits.errors import ContextError, ForeignDecisionError, UnknownDecisionError
 from bandits.learners.baselines import ContextFree
-from bandits.record import MemoryRecord, SqlRecord
+from bandits.record import SqlRecord
+from bandits.record_memory import MemoryRecord
 from bandits.router import Router, Serving
 from bandits.types import Decision, Outcome, Scope
 from tests.logs import ARMS, domain, simulate

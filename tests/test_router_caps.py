@@ -11,7 +11,7 @@ from bandits.caps import HOLD_S, NANO, nano
 from bandits.config import CapsConfig
 from bandits.errors import BudgetExhaustedError, DuplicateDecisionError
 from bandits.ledger import Ledger
-from bandits.record import MemoryRecord
+from bandits.record_memory import MemoryRecord
 from bandits.router import Router
 from bandits.types import Outcome, Scope
 from tests.logs import PRICES, domain

@@ -16,7 +16,8 @@ import pytest
 
 from bandits import warehouse
 from bandits.errors import WarehouseError
-from bandits.record import MemoryRecord, SqlRecord
+from bandits.record import SqlRecord
+from bandits.record_memory import MemoryRecord
 from bandits.rewards import feedback
 from bandits.testing import HERE, sample_decision, sample_outcome
 from bandits.warehouse import Loaded, load, opened, read_feedback, read_runs, write_run

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from bandits import warehouse_feedback
 from bandits.errors import ContextError, WarehouseError
-from bandits.record import MemoryRecord, rows
+from bandits.record import rows
+from bandits.record_memory import MemoryRecord
 from bandits.rewards import feedback
 from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import Outcome, Slot

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from bandits.errors import WarehouseError
-from bandits.record import MemoryRecord, SqlRecord
+from bandits.record import SqlRecord
 from bandits.record_columns import spans
+from bandits.record_memory import MemoryRecord
 from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import Slot
 from bandits.warehouse import Loaded, load, opened

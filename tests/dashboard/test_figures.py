@@ -13,7 +13,8 @@ from scipy.stats import binom
 
 from bandits.counterfactual import Log, fit, fixed_arm, unknown
 from bandits.learners.baselines import best_mix
-from bandits.record import MemoryRecord, rows
+from bandits.record import rows
+from bandits.record_memory import MemoryRecord
 from bandits.snapshots import Listed, Manifest
 from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
 from dashboard import figures

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from bandits.record import MemoryRecord
+from bandits.record_memory import MemoryRecord
 from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import Slot
 from bandits.warehouse import load

@@ -10,7 +10,8 @@ import numpy as np
 from bandits.config import ArmConfig, DomainConfig, load_config
 from bandits.counterfactual import Log
 from bandits.features import text_context
-from bandits.record import MemoryRecord, rows
+from bandits.record import rows
+from bandits.record_memory import MemoryRecord
 from bandits.router import Router
 from bandits.serving import Home
 from bandits.types import LoggedFeedback, Outcome, Scope
