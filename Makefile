@@ -48,14 +48,18 @@ bench: setup  ## measure again, rewriting docs/benchmarks.md (BENCH_DATA=DIR: da
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.load --rows 1000000 | $(BIN)/python -m benchmarks.publish load
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training --events 1000000 --d 64 --k 4 --workers 1 2 \
 	  | $(BIN)/python -m benchmarks.publish training
-	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.latency --d 64 --k 4 32 --repeat 3 \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.latency --d 64 --k 4 32 --repeat 5 \
 	  | $(BIN)/python -m benchmarks.publish latency
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.drift --data paretobandit --budget 1.9e-3 --seeds 20
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sharing
+	@$(BIN)/python -m benchmarks.features --data paretobandit --seeds 5 --budgets 3.0e-4 8.3e-5
 	@test -z "$(BENCH_DATA)" || { set -e; \
-	  $(BIN)/python -m benchmarks.routing --data $(BENCH_DATA)/paretobandit_k3.npz --budgets $(BUDGETS) --seeds 20 \
+	  $(BIN)/python -m benchmarks.routing --data $(BENCH_DATA)/paretobandit_k3.npz --budgets $(BUDGETS) --seeds 8 \
 	    | $(BIN)/python -m benchmarks.publish paretobandit_k3; \
-	  $(BIN)/python -m benchmarks.routing --data $(BENCH_DATA)/zeroeval --budgets auto --seeds 20 \
-	    | $(BIN)/python -m benchmarks.publish zeroeval; }
+	  $(BIN)/python -m benchmarks.routing --data $(BENCH_DATA)/zeroeval --budgets auto --seeds 6 \
+	    | $(BIN)/python -m benchmarks.publish zeroeval; \
+	  $(BIN)/python -m benchmarks.routing --data $(BENCH_DATA)/routellm --budgets auto --seeds 1 \
+	    | $(BIN)/python -m benchmarks.publish routellm; }
 
 prefect: setup  ## Prefect server, worker and deployments on this machine, until Ctrl-C
 	@$(BIN)/python -m flows.laptop
