@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -201,17 +201,11 @@ def conclude(
             expires=expires,
             key=key,
         )
-    return NightReport(
-        run_id=run_id,
-        scope=scope,
-        time=now,
-        position=feedback.position,
-        rounds=len(feedback),
-        missing=feedback.missing,
+    return replace(
+        kept(run_id, scope, feedback, now, judged.reason),
         verdict="published" if manifest else "kept",
         version=manifest.version if manifest else None,
         policy=judged.publish or str(parent),
-        reason=judged.reason,
         detail=detail,
         table=report.table(judged.rows),
     )

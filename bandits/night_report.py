@@ -55,7 +55,7 @@ def _choice(choice: Mapping[str, Any]) -> list[str]:
 
 
 def kept(run_id: str, scope: Scope, feedback: LoggedFeedback, now: float, reason: str) -> NightReport:
-    """The report of a night that had nothing to learn from."""
+    """The report of a night that keeps what serves, without evidence: it had nothing to learn from."""
     return NightReport(
         run_id=run_id,
         scope=scope,
