@@ -29,7 +29,7 @@ from bandits.evaluation.weights import support
 from bandits.gates import GateVerdict, gate
 from bandits.keys import SigningKey, trusted_keys
 from bandits.learners.frozen import thaw
-from bandits.policy import Policy
+from bandits.policy import Policy, served
 from bandits.serving import Home
 from bandits.snapshots import Listed, Manifest, list_versions, load, publish
 from bandits.types import LoggedFeedback, Matrix, Scope
@@ -130,15 +130,10 @@ def standing(home: Home, scope: Scope, domain: DomainConfig, against: str, now: 
 
 
 def would_draw(policy: Policy, rounds: LoggedFeedback) -> Matrix:
-    """Probabilities, (n, K), that the policy would have drawn from: over the arms that each round allowed.
-
-    Of these only the ones that the policy knows, unless it knows none.
-    """
+    """Probabilities, (n, K), that the policy would have drawn from, as it would be served: see policy.served."""
     if not len(rounds):
         return np.zeros((0, rounds.k))
-    allowed = rounds.probabilities > 0.0
-    known = allowed & policy.supported
-    return policy.probabilities(rounds.contexts, np.where(known.any(axis=1, keepdims=True), known, allowed))
+    return served(policy, rounds.contexts, rounds.probabilities > 0.0)
 
 
 def means_before(rounds: LoggedFeedback) -> Matrix:

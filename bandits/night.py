@@ -18,7 +18,7 @@ from bandits import guard, judging, training
 from bandits.audit import Action, Audit, Head
 from bandits.candidates import Contest, compete
 from bandits.config import Config, DomainConfig, NightConfig
-from bandits.errors import EvidenceError
+from bandits.errors import ContextError, EvidenceError
 from bandits.evaluation import dr, report
 from bandits.gates import GateVerdict
 from bandits.guard import Choice, GuardVerdict
@@ -28,6 +28,7 @@ from bandits.learners.baselines import ContextFree, arm_values
 from bandits.learners.frozen import SIMPLE_KINDS, thaw
 from bandits.night_report import NightReport, kept
 from bandits.policy import Policy
+from bandits.router import Serving, fit
 from bandits.serving import Home
 from bandits.snapshots import Manifest, SnapshotReader, latest, publish
 from bandits.training import Prepared, Trained
@@ -231,14 +232,21 @@ def note_changes(home: Home, config: Config, key: SigningKey, now: float) -> Non
                 audit.append(action, tenant="", who="night", why=why, evidence=evidence, time=now)
 
 
-def serving_learned(home: Home, scope: Scope, now: float) -> Incumbent | None:
-    """The learned policy that serves the scope: its newest good snapshot, if that is not a simple one."""
+def serving_learned(home: Home, scope: Scope, domain: DomainConfig, now: float) -> Incumbent | None:
+    """The learned policy that serves the scope: its newest good snapshot, if that is not a simple one.
+
+    Over the arms that there are now, as servers fit it; None where they refuse it.
+    """
     reader = SnapshotReader(home.snapshots, scope, trusted_keys(home.root))
     reader.refresh(now)
     if reader.current is None or reader.current.frozen.kind in SIMPLE_KINDS:
         return None
     manifest = reader.current.manifest
-    return Incumbent(thaw(reader.current.frozen), manifest.version, manifest.created)
+    found = Serving(thaw(reader.current.frozen), manifest.version, manifest.position)
+    try:
+        return Incumbent(fit(found, scope, domain).policy, manifest.version, manifest.created)
+    except ContextError:
+        return None
 
 
 def nights_since(home: Home, scope: Scope, incumbent: Incumbent | None, now: float) -> int:

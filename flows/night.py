@@ -50,9 +50,9 @@ def learn(
 @task(name="judge", cache_policy=NO_CACHE)
 def judge(place: Home, config: Config, scope: Scope, learned: work.Learned, now: float) -> work.Judged:
     """Evaluate off-policy, ask the guard and the gate."""
-    incumbent = work.serving_learned(place, scope, now)
-    night = work.nights_since(place, scope, incumbent, now)
     domain = config.domains[scope.domain]
+    incumbent = work.serving_learned(place, scope, domain, now)
+    night = work.nights_since(place, scope, incumbent, now)
     trial = None if incumbent is None else judging.standing(place, scope, domain, incumbent.version, now)
     return work.judge(learned, config.night, incumbent, night, trial, now)
 

@@ -138,14 +138,15 @@ class TestFairness:
             drawn[rounds.actions[i]] += 1.0
         assert means_before(log(1, 0, (0.5, 0.5, 0.5))).shape == (0, 3)
 
-    def test_a_policy_plays_what_each_round_allowed_and_of_that_what_it_knows(self):
+    def test_a_policy_plays_as_it_would_be_served_what_each_round_allowed(self):
         class KnowsOne(ContextFree):
             supported = np.array([False, True, False])
 
         policy = KnowsOne("fixed", ARMS, "vector-1", np.eye(3)[1], np.full(3, 1e-3), 1.0, FLOOR)
         both = joined([log(2, 5, (0.5, 0.5, 0.5)), log(3, 5, (0.5, 0.5, 0.5), start=6.0, allowed=(1, 0, 1))])
         probs = would_draw(policy, both)
-        assert (probs[:5] == [0.0, 1.0, 0.0]).all()
+        shares = [FLOOR / 3, 1.0 - 2.0 * FLOOR / 3, FLOOR / 3]  # arms that it does not know are on trial
+        assert probs[:5] == pytest.approx(np.tile(shares, (5, 1)))
         assert (probs[5:, 1] == 0.0).all()
         assert probs[5:].sum(axis=1) == pytest.approx(1.0)
 

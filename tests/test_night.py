@@ -11,7 +11,7 @@ import pytest
 
 from bandits import candidates, judging, night
 from bandits.audit import Audit
-from bandits.config import NightConfig, parse_config
+from bandits.config import ArmConfig, NightConfig, parse_config
 from bandits.evaluation import dr
 from bandits.judging import Trial
 from bandits.keys import signing_key, trusted_keys
@@ -173,13 +173,35 @@ def test_a_trial_whose_floor_was_not_kept_ends_and_the_next_begins():
     assert "cannot be judged any more" in judged.reason
 
 
+def test_an_incumbent_is_judged_over_the_arms_that_there_are_now(tmp_path):
+    """An arm came since it was published: it stays the incumbent. Without an arm that it knows it is none."""
+    home, key = Home(tmp_path), signing_key(tmp_path)
+    first = night.learn(simulate(1500, 0), domain(BUDGET), SETTINGS)
+    night.conclude("run-1", SCOPE, first, night.judge(first, SETTINGS), SETTINGS, home, key, 0.0)
+    new = ArmConfig(name="new", model="new", usd_per_request=2e-3)
+    config = domain(BUDGET).model_copy(update={"arms": (*domain(BUDGET).arms, new)})
+    log = simulate(3000, 1)
+    grown = replace(
+        log, arms=(*log.arms, "new"), probabilities=np.column_stack([log.probabilities, np.zeros(len(log))])
+    )
+
+    incumbent = night.serving_learned(home, SCOPE, config, 1.0)
+    assert incumbent is not None
+    learned = night.learn(grown, config, SETTINGS)
+    judged = night.judge(learned, SETTINGS, incumbent, trial=_trial(learned.trained.policy))
+
+    assert judged.gate.n == 3000
+    strangers = config.model_copy(update={"arms": (new, new.model_copy(update={"name": "newer"}))})
+    assert night.serving_learned(home, SCOPE, strangers, 1.0) is None
+
+
 def test_a_trial_is_registered_judged_and_published_over_three_nights(tmp_path):
     """First the guard alone decides; then a candidate goes on trial; rounds that come later prove it."""
     home, key = Home(tmp_path), signing_key(tmp_path)
     config = domain(BUDGET)
     first = night.learn(simulate(1500, 0, expected=lambda x: truth(-x)), config, SETTINGS)  # of a world that turned
     night.conclude("run-1", SCOPE, first, night.judge(first, SETTINGS), SETTINGS, home, key, 0.0)
-    incumbent = night.serving_learned(home, SCOPE, 1.0)
+    incumbent = night.serving_learned(home, SCOPE, config, 1.0)
     assert incumbent is not None
     logs = [replace(log, times=log.times + at) for log, at in ((simulate(3000, 1), 1.0), (simulate(6000, 2), DAY))]
     later = {name: np.concatenate([getattr(log, name) for log in logs]) for name in ARRAYS}
@@ -194,7 +216,7 @@ def test_a_trial_is_registered_judged_and_published_over_three_nights(tmp_path):
 
     assert [report.verdict for report in reports] == ["kept", "published"]
     assert reports[1].policy == "trial"
-    assert night.serving_learned(home, SCOPE, 10 * DAY).version == "000002"
+    assert night.serving_learned(home, SCOPE, config, 10 * DAY).version == "000002"
 
 
 def test_what_is_published_is_signed_with_its_evidence(tmp_path):
@@ -260,11 +282,11 @@ def test_the_learned_policy_that_serves_is_found_and_a_simple_one_is_not(tmp_pat
     home, now = Home(tmp_path), time.time()
     learned = night.learn(simulate(3000, 0), domain(BUDGET), SETTINGS)
     judged = night.judge(learned, SETTINGS)
-    assert night.serving_learned(home, SCOPE, now) is None
+    assert night.serving_learned(home, SCOPE, domain(BUDGET), now) is None
 
     key = signing_key(tmp_path)
     night.conclude("run-1", SCOPE, learned, judged, SETTINGS, home, key, now)
-    found = night.serving_learned(home, SCOPE, now)
+    found = night.serving_learned(home, SCOPE, domain(BUDGET), now)
     assert found is not None
     assert found.version == "000001"
 
@@ -272,7 +294,7 @@ def test_the_learned_policy_that_serves_is_found_and_a_simple_one_is_not(tmp_pat
     simple = night.judge(flat_world, SETTINGS)
     assert simple.publish in ("mix", "fixed")
     night.conclude("run-2", SCOPE, flat_world, simple, SETTINGS, home, key, now)
-    assert night.serving_learned(home, SCOPE, now) is None
+    assert night.serving_learned(home, SCOPE, domain(BUDGET), now) is None
     assert [one.fault for one in list_versions(home.snapshots, SCOPE, trusted=trusted_keys(tmp_path), now=now)] == [
         None,
         None,
