@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OWN = {"bandits", "gateway", "graphs", "flows", "service", "bot", "dashboard", "benchmarks", "pilotage"}
+OWN = {"bandits", "gateway", "graphs", "flows", "service", "bot", "dashboard", "benchmarks", "commands", "pilotage"}
 MAY_IMPORT = {
     "bandits": set(),
     "gateway": {"bandits"},
@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "service": {"bandits", "gateway", "graphs"},
     "bot": {"bandits", "gateway", "graphs"},
     "dashboard": {"bandits", "gateway", "graphs"},
-    "benchmarks": OWN - {"benchmarks", "pilotage"},
+    "benchmarks": OWN - {"benchmarks", "commands", "pilotage"},
 }
 ONLY_IN = {
     "prefect": {"flows"},

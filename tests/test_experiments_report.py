@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 import pilotage
-from bandits.errors import ExperimentError
+from bandits.config import load_config
+from bandits.errors import ExperimentError, PilotageError
 from bandits.experiments import ab, analysis, exposure, report
 from bandits.experiments import plan as planning
 from bandits.experiments.analysis import analyse, foretold
@@ -250,7 +252,7 @@ class TestAtTheCommandLine:
         monkeypatch.setenv("PILOTAGE_CONFIG", str(config))
         monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path / "home"))
         start, place, memory = 1_767_225_600.0, Home(tmp_path / "home"), MemoryRecord()
-        known, clock, rng = pilotage.load_config().domains["routing"], [0.0], np.random.default_rng(0)
+        known, clock, rng = load_config().domains["routing"], [0.0], np.random.default_rng(0)
         router = Router(SCOPE, known, memory, rng, lambda: clock[0])
         for i in range(400):
             clock[0] = start + 60.0 * i
@@ -266,7 +268,7 @@ class TestAtTheCommandLine:
     def run(self, *arguments, command="experiment"):
         """Exit code and standard output of `pilotage experiment …`."""
         result = CliRunner().invoke(pilotage.app, [command, *arguments])
-        if isinstance(result.exception, pilotage.PilotageError):
+        if isinstance(result.exception, PilotageError):
             return 1, str(result.exception)
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return result.exit_code, result.stdout
@@ -286,7 +288,7 @@ class TestAtTheCommandLine:
         assert code == 0
         assert "acme/main/routing trial: ended" in out
         assert "50% fixed:cheap" in out
-        monkeypatch.setattr(pilotage.time, "time", lambda: 1_767_225_600.0 + 25_000.0)
+        monkeypatch.setattr(time, "time", lambda: 1_767_225_600.0 + 25_000.0)
         code, out = self.run("plan", "trial")
         assert code == 0
         said = json.loads(self.run("plan", "trial", "--json")[1])

@@ -1,0 +1,170 @@
+"""Learn, judge and publish: what the night does, and what it did."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from typing import Annotated, Any
+
+import typer
+
+from bandits.config import load_config
+from commands.table import Json, ScopeText, app, experiment, one_scope, place, scopes, show
+
+ExperimentName = Annotated[str, typer.Argument(help="As pilotage.toml calls it, or holdback.")]
+
+
+@app.command()
+def load(as_json: Json = False) -> None:
+    """Bring the warehouse up to date with the record; rebuilds it where it was deleted."""
+    from bandits.warehouse import load as bring
+
+    with place().open_record() as record:
+        loaded = bring(record, place().warehouse)
+    text = f"{loaded.rows} rows loaded, {loaded.quarantined} quarantined, up to position {loaded.position}."
+    show(loaded._asdict() if as_json else text)
+
+
+@app.command()
+def night(scope: ScopeText = None, as_json: Json = False) -> None:
+    """Learn from the log and publish a policy, if the evidence allows (a Prefect flow)."""
+    from flows import check_server
+
+    check_server()
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from flows.night import watched
+
+    reports, trials = [], load_config().night.trials
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        for one in scopes(scope):
+            bar = progress.add_task(str(one), total=trials)
+            flow = watched(lambda done, bar=bar: progress.update(bar, completed=done))  # type: ignore[misc]
+            reports.append(flow(one.tenant, one.workspace, one.domain, time.time()))
+    show(reports if as_json else "\n\n".join(report["markdown"] for report in reports))
+
+
+@app.command()
+def evaluate(
+    scope: ScopeText = None,
+    policy: Annotated[str, typer.Option(help="Version of a snapshot; latest, fixed or mix.")] = "latest",
+    baseline: Annotated[str | None, typer.Option(help="The same; left out: what served.")] = None,
+    seen: Annotated[bool, typer.Option(help="Judge also by rounds that the policy may have learned from.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Judge a policy by the contexts that were logged: value, cost, agreement, and whether it is better."""
+    from bandits.evaluate import evaluate as judge
+    from bandits.evaluate import save
+    from bandits.evaluate_table import render
+
+    here, found = place(), []
+    for one in scopes(scope):
+        domain = load_config().domains[one.domain]
+        found.append(judge(here, one, domain, policy, baseline, now=time.time(), seen=seen))
+        save(found[-1], here.warehouse)
+    show([one.run() for one in found] if as_json else "\n\n".join(render(one) for one in found))
+
+
+@app.command()
+def effect(
+    first: Annotated[str, typer.Argument(help="An arm.")],
+    second: Annotated[str, typer.Argument(help="The arm that it is held against.")],
+    scope: ScopeText = None,
+    by: Annotated[
+        str | None, typer.Option(help="Also in each group of a feature, as has_code, or of the hour.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """By how much is one arm better than another, and for whom? From the log, by its exact probabilities."""
+    from bandits.counterfactual import fit, read
+    from bandits.evaluation.effect import compare, render
+
+    one = one_scope(scope)
+    domain = load_config().domains[one.domain]
+    log = read(place().warehouse, one, domain, time.time())
+    models = fit(log.feedback, domain)
+    found = compare(log.feedback, log.policies, models.q_hat, first, second, 0.05, by)
+    show(found.as_dict() if as_json else render(found))
+
+
+@app.command()
+def snapshots(scope: ScopeText = None, as_json: Json = False) -> None:
+    """List the published policies, newest last, and whether each still verifies. Exit 1 if one does not."""
+    from bandits.keys import trusted_keys
+    from bandits.learners.frozen import rules, thaw
+    from bandits.snapshots import list_versions
+    from bandits.snapshots import load as read
+
+    here, now = place(), time.time()
+    found: list[dict[str, Any]] = []
+    for one in scopes(scope):
+        for listed in list_versions(here.snapshots, one, trusted=trusted_keys(here.root), now=now):
+            m = listed.manifest
+            found.append(
+                {
+                    "scope": str(one),
+                    "version": listed.version,
+                    "kind": m.kind if m else None,
+                    "position": m.position if m else None,
+                    "created": m.created if m else None,
+                    "content": m.content if m else None,
+                    "fault": listed.fault,
+                }
+            )
+        if found and (found[-1]["scope"], found[-1]["kind"], found[-1]["fault"]) == (str(one), "offset_tree", None):
+            serving = read(here.snapshots, one, found[-1]["version"], trusted=trusted_keys(here.root), now=now)
+            found[-1]["rules"] = rules(thaw(serving.frozen))
+    lines = [
+        f"{f['scope']} {f['version']} {f['kind'] or '?':<11} {f['fault'] or 'ok'}{_below(f.get('rules'))}"
+        for f in found
+    ]
+    show(found if as_json else "\n".join(lines) or "no snapshot was published yet; run `pilotage night`.")
+    if any(f["fault"] for f in found):
+        raise typer.Exit(1)
+
+
+@experiment.command("list")
+def experiment_list(scope: ScopeText = None, as_json: Json = False) -> None:
+    """Every declared experiment, its variants, and whether it runs."""
+    from bandits.experiments import report
+
+    now = time.time()
+    found = [e for one in scopes(scope) for e in report.listed(one, load_config().domains[one.domain], now)]
+    show(found if as_json else report.render_list(found))
+
+
+@experiment.command("plan")
+def experiment_plan(name: ExperimentName, scope: ScopeText = None, as_json: Json = False) -> None:
+    """How many units an experiment needs, how long they take to come, and what it spends."""
+    from bandits.experiments import report
+
+    one = one_scope(scope)
+    found = report.plan(place(), one, load_config().domains[one.domain], name, time.time())
+    show(found.as_dict() if as_json else report.render_plan(found))
+
+
+@experiment.command("report")
+def experiment_report(
+    name: ExperimentName,
+    scope: ScopeText = None,
+    aa: Annotated[int, typer.Option(help="Also assign anew so many times: how often would nothing stop it?")] = 0,
+    as_json: Json = False,
+) -> None:
+    """What an experiment has shown so far. Look as often as you like."""
+    from bandits.experiments import report
+
+    one, now = one_scope(scope), time.time()
+    domain = load_config().domains[one.domain]
+    found = report.report(place(), one, domain, name, now)
+    stops = report.false_stops(place(), one, domain, name, now, aa) if aa else None
+    if as_json:
+        show(found.as_dict() | ({} if stops is None else {"false_stops": stops}))
+        return
+    show(report.render(found))
+    if stops is not None:
+        show(f"A/A: {stops:.1%} of {aa} experiments of no effect stopped; at most {found.alpha:.0%} should.")
+
+
+def _below(text: str | None) -> str:
+    return "" if text is None else "\n" + textwrap.indent(text, "    ")

@@ -1,0 +1,105 @@
+"""Serve: over HTTP, on Discord, in a browser; keys, and whether all is well."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bandits.config import home, load_config
+from bandits.errors import ConfigError
+from bandits.serving import Home
+from commands.table import Json, app, place, show
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+    serve: Annotated[bool, typer.Option(help="End by opening the dashboard, until Ctrl-C.")] = False,
+) -> None:
+    """Serve a day of real prompts, learn over night, serve the next day, and show what that earned."""
+    from benchmarks.demo import run
+
+    run(seed)
+    if serve:
+        dashboard(port=0, browser=True)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+) -> None:
+    """Serve decisions, feedback and the pilot over HTTP, until Ctrl-C."""
+    from service.run import serve as run
+
+    run(host, port)
+
+
+@app.command()
+def key(
+    tenant: Annotated[str, typer.Argument(help="Whose requests the key stands for.")],
+    name: Annotated[str, typer.Argument(help="What it is for, so that you know it again.")],
+) -> None:
+    """Make an API key for the HTTP service. It is shown this once."""
+    from bandits.audit import Audit
+    from service.keys import make_key
+
+    if tenant not in load_config().tenants:
+        raise ConfigError(f"a key's tenant must be configured, but pilotage.toml has no [tenants.{tenant}].")
+    made = make_key(place(), tenant, name)
+    with Audit(place().audit_url) as chain:
+        why, evidence = "an API key was made", {"name": name}
+        chain.append("key", tenant=tenant, who="command line", why=why, evidence=evidence, time=time.time())
+    show(made)
+
+
+@app.command()
+def rotate() -> None:
+    """Sign decision ids with a new key from now on. Ids that were answered before stay good while their key is kept."""
+    from bandits.keys import rotate_id_key
+
+    key = rotate_id_key(place().root)
+    show(f"key {key.id} signs decision ids; delete an older one in {place().root / 'keys' / 'ids'} to retire it.")
+
+
+@app.command()
+def bot(
+    tenant: Annotated[str, typer.Option(help="For whom it answers.")] = "demo",
+    workspace: Annotated[str, typer.Option(help="Which of the tenant's workspaces.")] = "main",
+    replay: Annotated[Path | None, typer.Option(help="Recording to answer from. None: the example.")] = None,
+) -> None:
+    """Answer on Discord, until Ctrl-C. The token comes from PILOTAGE_DISCORD_TOKEN."""
+    from bot.run import run
+
+    run(tenant, workspace, replay)
+
+
+@app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8501,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = False,
+) -> None:
+    """Show what it earned, what it cost, and why, in a browser, until Ctrl-C."""
+    from dashboard.run import serve as run
+
+    with run(port, browser) as found:
+        found.wait()
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check configuration, record, warehouse, keys, snapshots and Prefect; exit 1 and say which is at fault."""
+    from bandits.doctor import examine
+
+    try:
+        here = place()
+    except ConfigError:  # the check of the configuration tells
+        here = Home(home())
+    checks = examine(here)
+    lines = [f"{'ok  ' if check.ok else 'FAULT'} {check.name}: {check.found}" for check in checks]
+    show([check._asdict() for check in checks] if as_json else "\n".join(lines))
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
