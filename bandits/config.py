@@ -77,6 +77,10 @@ class RewardConfig(_Strict):
     default: float | None = Field(
         default=None, ge=0.0, le=1.0, description="quality of a decision whose window closed in silence; none: missing"
     )
+    fallback: Literal["failed", "as_served"] = Field(
+        default="failed",
+        description="what an arm learns when another answered for it: that it failed, or what was served",
+    )
     weights: RewardWeights = RewardWeights()
     dear_usd: Dollars | None = Field(default=None, description="a cost that earns nothing; free earns 1")
     slow_s: Seconds | None = Field(default=None, description="a latency that earns nothing; none at all earns 1")

@@ -85,6 +85,9 @@ class Record(Protocol):
     def outcomes(self, decision_id: str) -> list[Outcome]:
         """What came back for a decision, in order of position; they share its scope, so ask `decision` first."""
 
+    def conversation(self, tenant: str, conversation: str) -> Decision | None:
+        """The newest decision that was made for a conversation of this tenant; None where there is none."""
+
     def head(self) -> int:
         """Position of the last row; 0 when there is none."""
 
@@ -184,6 +187,14 @@ class SqlRecord:
         with self._transaction(self._database.reading) as connection:
             found = connection.execute(query).all()
         return [_decoded(to_outcome, row) for row in found]
+
+    def conversation(self, tenant: str, conversation: str) -> Decision | None:
+        """See `Record.conversation`."""
+        mine = (DECISIONS.c.tenant == tenant, DECISIONS.c.conversation == conversation, DECISIONS.c.conversation != "")
+        query = sa.select(DECISIONS).where(*mine).order_by(DECISIONS.c.position.desc()).limit(1)
+        with self._transaction(self._database.reading) as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _decoded(to_decision, row)
 
     def head(self) -> int:
         """See `Record.head`."""

@@ -29,16 +29,19 @@ _AT_ONCE = 500  # rows that are turned into columns at once: they still lie in t
 _Types = frozenset[type]
 _TEXT, _INT, _BYTES = _Types([str]), _Types([int]), _Types([bytes])
 _REAL, _MAYBE = _Types([float, int]), _Types([float, int, type(None)])
+_COUNT = _Types([int, type(None)])
 _DECISION: dict[str, _Types] = {  # columns, and what they must hold: a file keeps to no types that one could trust
     **{"position": _INT, "id": _TEXT, "time": _REAL, "tenant": _TEXT, "workspace": _TEXT, "domain": _TEXT},
     **{"schema": _TEXT, "context": _BYTES, "arms": _TEXT, "excluded": _TEXT, "probabilities": _BYTES},
     **{"action": _INT, "propensity": _REAL, "policy": _TEXT, "slot": _TEXT, "price": _REAL, "pressure": _REAL},
     **{"forced": _Types([int, bool]), "user": _TEXT, "seen": _INT},
+    **{"conversation": _TEXT},
 }
 _OUTCOME: dict[str, _Types] = {
     **{"position": _INT, "decision_id": _TEXT, "time": _REAL, "tenant": _TEXT, "workspace": _TEXT},
     **{"domain": _TEXT, "quality": _MAYBE, "cost_usd": _MAYBE, "latency_s": _MAYBE, "vote": _Types([int, type(None)])},
-    **{"source": _TEXT, "key": _TEXT},
+    **{"source": _TEXT, "key": _TEXT, "arm": _TEXT, "result": _TEXT},
+    **{"input_tokens": _COUNT, "output_tokens": _COUNT, "first_token_s": _MAYBE},
 }
 _NEAR_1 = 0.999e-9  # probabilities may sum to 1 within 1e-9; what comes near that is left to the exact rule
 
@@ -165,7 +168,12 @@ def _decisions(columns: _Columns, *, judge: bool) -> dict[int, pa.Table]:
         _sure(set(texts["slot"].dictionary.to_pylist()) <= set(Slot))
         _sure(set(columns["forced"]) <= {0, 1})
         _check_numbers(columns, "time", "price", "pressure")
-        _check_text(columns["id"], columns["user"], *(each.dictionary.to_pylist() for each in texts.values()))
+        _check_text(
+            columns["id"],
+            columns["user"],
+            columns["conversation"],
+            *(each.dictionary.to_pylist() for each in texts.values()),
+        )
     first = np.cumsum([0, *map(len, names)])[lists.indices]
     everything = pa.array([name for each in names for name in each])
     known = {
@@ -178,7 +186,8 @@ def _decisions(columns: _Columns, *, judge: bool) -> dict[int, pa.Table]:
         "propensity": pa.array(propensity),
         "forced": pa.array(np.array(columns["forced"], np.bool_)),
     }
-    types = {"position": pa.int64(), "seen": pa.int64(), "id": pa.string(), "user": pa.string()}
+    types = {"position": pa.int64(), "seen": pa.int64()}
+    types |= {name: pa.string() for name in ("id", "user", "conversation")}
     for name in _DECISION.keys() - known.keys() - {"context"}:
         known[name] = pa.array(columns[name], types.get(name, pa.float64()))
     return _by_width(pa.table(known), columns["context"], scopes, judge=judge)
@@ -216,15 +225,18 @@ def _outcomes(columns: _Columns, *, judge: bool) -> pa.Table | None:
         return None
     if judge:
         _check_types(columns, _OUTCOME)
-    known = {name: _encoded(columns[name]) for name in ("tenant", "workspace", "domain", "source")}
+    known = {name: _encoded(columns[name]) for name in ("tenant", "workspace", "domain", "source", "arm", "result")}
     scopes = _scopes(known)
-    types = {"position": pa.int64(), "vote": pa.int8(), "decision_id": pa.string(), "key": pa.string()}
+    types = {"vote": pa.int8(), "decision_id": pa.string(), "key": pa.string()}
+    types |= {name: pa.int64() for name in ("position", "input_tokens", "output_tokens")}
     for name in _OUTCOME.keys() - known.keys():
         known[name] = pa.array(columns[name], types.get(name, pa.float64()))
     if judge:
         _check_measured(*(known[name] for name in ("quality", "cost_usd", "latency_s", "vote")))
+        _check_amounts(*(known[name] for name in ("input_tokens", "output_tokens", "first_token_s")))
         _check_numbers(columns, "time")
-        _check_text(columns["decision_id"], columns["key"], known["source"].dictionary.to_pylist())
+        texts = (known[name].dictionary.to_pylist() for name in ("source", "arm", "result"))
+        _check_text(columns["decision_id"], columns["key"], *texts)
     table = pa.table(known)
     order = np.argsort(scopes, kind="stable")
     return table.take(pa.array(order)) if (np.diff(order) < 0).any() else table
@@ -301,7 +313,12 @@ def _check_draws(
 def _check_measured(quality: pa.Array, cost: pa.Array, latency: pa.Array, vote: pa.Array) -> None:
     said = [each.is_valid().to_numpy(zero_copy_only=False) for each in (quality, cost, latency, vote)]
     _sure(bool(np.logical_or.reduce(said).all()))
-    measured, costs, latencies, votes = (each.drop_null().to_numpy() for each in (quality, cost, latency, vote))
+    measured, votes = (each.drop_null().to_numpy() for each in (quality, vote))
     _sure(bool(((measured >= 0.0) & (measured <= 1.0)).all()))
-    _sure(all(bool((np.isfinite(each) & (each >= 0.0)).all()) for each in (costs, latencies)))
+    _check_amounts(cost, latency)
     _sure(bool(np.isin(votes, (-1, 1)).all()))
+
+
+def _check_amounts(*columns: pa.Array) -> None:
+    amounts = (each.drop_null().to_numpy() for each in columns)
+    _sure(all(bool((np.isfinite(each) & (each >= 0.0)).all()) for each in amounts))

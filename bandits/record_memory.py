@@ -53,6 +53,15 @@ class MemoryRecord:
         """See `Record.outcomes`."""
         return list(self._outcomes.get(decision_id, ()))
 
+    def conversation(self, tenant: str, conversation: str) -> Decision | None:
+        """See `Record.conversation`."""
+        found = [
+            one
+            for one in self._decisions.values()
+            if conversation and one.conversation == conversation and one.scope.tenant == tenant
+        ]
+        return found[-1] if found else None
+
     def head(self) -> int:
         """See `Record.head`."""
         return len(self._entries)

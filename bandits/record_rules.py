@@ -38,6 +38,7 @@ def check(entry: Entry) -> None:
             entry.schema,
             entry.policy,
             entry.user,
+            entry.conversation,
             *entry.arms,
             *entry.excluded,
             *entry.excluded.values(),
@@ -46,7 +47,7 @@ def check(entry: Entry) -> None:
         where, numbers, texts = (
             f"an outcome of {entry.decision_id!r}",
             (entry.time,),
-            (entry.decision_id, entry.source, entry.key),
+            (entry.decision_id, entry.source, entry.key, entry.arm, entry.result),
         )
     if not all(map(math.isfinite, numbers)):
         raise RecordError(f"time, price and pressure must be finite, but got {numbers} in {where}.")

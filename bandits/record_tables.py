@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 
 from bandits.types import Decision, Outcome, Scope, Slot
 
-VERSION = 2  # of the tables below; an older file is brought up to it, a newer one is refused
+VERSION = 3  # of the tables below; an older file is brought up to it, a newer one is refused
 
 _F4, _F8 = np.dtype("<f4"), np.dtype("<f8")
 
@@ -54,6 +54,15 @@ DECISIONS = sa.Table(
     sa.Column("forced", sa.Boolean, nullable=False),
     sa.Column("user", sa.Text, nullable=False, server_default=""),
     sa.Column("seen", _position, nullable=False, server_default="0"),
+    sa.Column("conversation", sa.Text, nullable=False, server_default=""),
+)
+sa.Index(
+    "decisions_by_conversation",
+    DECISIONS.c.tenant,
+    DECISIONS.c.conversation,
+    DECISIONS.c.position,
+    sqlite_where=DECISIONS.c.conversation != "",
+    postgresql_where=DECISIONS.c.conversation != "",
 )
 OUTCOMES = sa.Table(
     "outcomes",
@@ -70,6 +79,11 @@ OUTCOMES = sa.Table(
     sa.Column("vote", sa.Integer),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("key", sa.Text, nullable=False, server_default=""),
+    sa.Column("arm", sa.Text, nullable=False, server_default=""),
+    sa.Column("result", sa.Text, nullable=False, server_default=""),
+    sa.Column("input_tokens", sa.BigInteger),
+    sa.Column("output_tokens", sa.BigInteger),
+    sa.Column("first_token_s", sa.Double),
     sa.Index("outcomes_by_decision", "decision_id", "position"),
 )
 TOMBSTONES = sa.Table(  # positions whose rows an erasure took away
@@ -137,6 +151,15 @@ _MIGRATIONS = {  # version -> what makes the next of it; old rows keep their mea
         "CREATE TABLE tombstones (position BIGINT NOT NULL PRIMARY KEY, epoch BIGINT NOT NULL)",
         "CREATE TABLE epochs (epoch BIGINT NOT NULL PRIMARY KEY, position BIGINT NOT NULL)",
     ),
+    "2": (
+        "ALTER TABLE decisions ADD COLUMN conversation TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX decisions_by_conversation ON decisions (tenant, conversation, position) WHERE conversation != ''",
+        "ALTER TABLE outcomes ADD COLUMN arm TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outcomes ADD COLUMN result TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outcomes ADD COLUMN input_tokens BIGINT",
+        "ALTER TABLE outcomes ADD COLUMN output_tokens BIGINT",
+        "ALTER TABLE outcomes ADD COLUMN first_token_s DOUBLE PRECISION",
+    ),
 }
 
 
@@ -175,6 +198,7 @@ def from_decision(decision: Decision) -> tuple[Any, ...]:
         bool(decision.forced),
         decision.user,
         int(decision.seen),
+        decision.conversation,
     )
 
 
@@ -198,6 +222,7 @@ def to_decision(row: sa.Row[Any]) -> Decision:
         forced=row.forced,
         user=row.user,
         seen=row.seen,
+        conversation=row.conversation,
     )
 
 
@@ -215,6 +240,11 @@ def from_outcome(outcome: Outcome) -> tuple[Any, ...]:
         None if outcome.vote is None else int(outcome.vote),
         outcome.source,
         outcome.key,
+        outcome.arm,
+        outcome.result,
+        outcome.input_tokens,
+        outcome.output_tokens,
+        None if outcome.first_token_s is None else float(outcome.first_token_s),
     )
 
 
@@ -230,6 +260,11 @@ def to_outcome(row: sa.Row[Any]) -> Outcome:
         vote=row.vote,
         source=row.source,
         key=row.key,
+        arm=row.arm,
+        result=row.result,
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        first_token_s=row.first_token_s,
     )
 
 

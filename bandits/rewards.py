@@ -61,9 +61,11 @@ def reward(outcomes: Sequence[Outcome], decided_at: float, now: float, spec: Rew
     counts: None while the window is open at `now`, spec.default once it has closed; a default of None stays missing.
     Costs add up; of latencies the longest counts. A part of weight > 0 that is missing makes the reward missing.
 
+    When another arm answered for the one drawn, that one learns what it did itself (`telling`).
+
     decided_at, now: UTC, seconds since the epoch.
     """
-    counted, weights = _counted(outcomes, decided_at, spec), spec.weights
+    counted, weights = _counted(telling(outcomes, spec), decided_at, spec), spec.weights
     parts: list[tuple[float, float | None]] = []
     if weights.quality > 0.0:
         quality = _quality(counted, spec)
@@ -82,6 +84,15 @@ def reward(outcomes: Sequence[Outcome], decided_at: float, now: float, spec: Rew
             return None
         summed, weight = summed + share * part, weight + share
     return summed / weight
+
+
+def telling(outcomes: Sequence[Outcome], spec: RewardConfig) -> Sequence[Outcome]:
+    """Those that tell of the arm that was drawn.
+
+    Where another answered for it, that is what it did itself: a dead arm must not earn its stand-in's reward. With
+    spec.fallback "as_served" it is all that was served, and no failure on the way says anything of quality.
+    """
+    return [o for o in outcomes if not o.arm] if spec.fallback == "failed" else outcomes
 
 
 def cost(outcomes: Sequence[Outcome]) -> float | None:
@@ -104,8 +115,9 @@ def _counted(outcomes: Sequence[Outcome], decided_at: float, spec: RewardConfig)
 
 
 def _quality(counted: Sequence[Outcome], spec: RewardConfig) -> float | None:
-    values = [(o.time, o.quality) for o in counted if o.quality is not None] or [
-        (o.time, spec.upvote if o.vote == 1 else spec.downvote) for o in counted if o.vote is not None
+    said = [o for o in counted if not o.failed] if spec.fallback == "as_served" else counted
+    values = [(o.time, o.quality) for o in said if o.quality is not None] or [
+        (o.time, spec.upvote if o.vote == 1 else spec.downvote) for o in said if o.vote is not None
     ]
     if not values:
         return None
@@ -170,7 +182,8 @@ def fold(
         if value is None or decision.arm not in arms:
             missing += 1
             continue
-        kept.append((decision, arms.index(decision.arm), _over(arms, decision), value, cost(came_back)))
+        spent = cost(telling(came_back, config.reward))
+        kept.append((decision, arms.index(decision.arm), _over(arms, decision), value, spent))
     probabilities = np.array([row for _, _, row, _, _ in kept], np.float64).reshape(len(kept), len(arms))
     actions = np.array([action for _, action, _, _, _ in kept], np.int64)
     return LoggedFeedback(

@@ -137,21 +137,33 @@ class Router:
             with self._lock:
                 self._serving, self._learning = serving, learning
 
-    def decide(self, context: Context, user: str = "", unavailable: Mapping[str, str] | None = None) -> Decision:
+    def decide(
+        self,
+        context: Context,
+        user: str = "",
+        unavailable: Mapping[str, str] | None = None,
+        *,
+        conversation: str = "",
+        pinned: str | None = None,
+    ) -> Decision:
         """Draw an arm for one context, (d,), and record the draw; returns when the record has it.
 
         user: the pseudonym of whoever asks (ids.py), "" for nobody in particular.   unavailable: arms that cannot
         answer now, with the reason; what is drawn from, and logged, is the distribution over the others.
+        conversation: the pseudonym of what it belongs to.   pinned: the arm that the caller insists on: logged as
+        forced, and never learned from.
         Raises ContextError for a context that is not finite or not of the domain's length, UnknownArmError and
         UnavailableError for `unavailable` arms that the domain does not have, or that leave none, and with a ledger
         BudgetExhaustedError where a cap leaves no money for even the cheapest arm.
         """
         context = check_context(context, width(self.domain.features))
         unavailable = self._check_unavailable(unavailable or {})
+        if pinned is not None:
+            self.domain.arm(pinned)
         now = self._clock()
         if len(self._ahead) > _AHEAD:
             self.catch_up()
-        held = self._hold(user, now)
+        held = self._hold(user, now, pinned)
         with self._lock:
             self._state.turn(day_of(now))
             decision_id = held.id if held else new_id(now, self._rng.bytes(10)) if self._experiments else None
@@ -161,7 +173,10 @@ class Router:
             if chosen is not None:
                 (policy, version, slot), learning = chosen, None
             pressure = self.pacer.pressure
-            allowed, excluded = self._allowed(policy, held, unavailable)
+            if pinned is None:
+                allowed, excluded = self._allowed(policy, held, unavailable)
+            else:
+                allowed, excluded = self._only(pinned)
             probabilities = served(policy, context[None, :], allowed[None, :], pressure)[0]
             action, propensity = draw(probabilities, self._rng)
             decision = Decision(
@@ -180,7 +195,9 @@ class Router:
                 price=policy.price(pressure),
                 pressure=pressure,
                 user=user,
+                forced=pinned is not None,
                 seen=0 if learning is None else learning.seen,
+                conversation=conversation,
             )
             self._state.add(decision)
             self._ahead[decision.id] += 1
@@ -262,7 +279,7 @@ class Router:
             self._ahead.pop(key, None)
         return left >= 0
 
-    def _hold(self, user: str, now: float) -> Reservation | None:
+    def _hold(self, user: str, now: float, pinned: str | None) -> Reservation | None:
         """Hold what the dearest arm in reach is expected to cost, or what the caps have left for a cheaper one.
 
         Before anything is drawn: a draw that a cap refused would be missing from the log and its propensity untrue.
@@ -271,8 +288,8 @@ class Router:
             return None
         policy = self._serving.policy
         prices = np.maximum(policy.prices, self._experiments.prices) if self._experiments else policy.prices
-        reach = prices[self._affordable(policy.prices)]
-        least = float(policy.prices.min())
+        reach = prices[self._affordable(policy.prices)] if pinned is None else prices[self._only(pinned)[0]]
+        least = float(policy.prices.min() if pinned is None else reach[0])
         with self._lock:
             decision_id = new_id(now, self._rng.bytes(10))
         amount, least_amount = nano(float(max(reach, default=least))), nano(least)
@@ -321,6 +338,11 @@ class Router:
             if not allowed[index]
         }
         return allowed, excluded
+
+    def _only(self, pinned: str) -> tuple[Mask, dict[str, str]]:
+        """The one arm that the caller insists on, (K,), and why the others may not be drawn."""
+        names = self.domain.arm_names
+        return np.array([arm == pinned for arm in names]), {a: "another was pinned" for a in names if a != pinned}
 
     def _affordable(self, prices: Vector) -> Mask:
         return affordable(prices, self.domain.floor, self.domain.budget_usd_per_request)

@@ -50,6 +50,7 @@ def sample_decision(decision_id: str = "d1", **changes: Any) -> Decision:  # noq
         "forced": True,
         "user": "u-5f3a",
         "seen": 2**40,
+        "conversation": "c-7e1b",
     }
     return Decision(**fields | changes)
 
@@ -57,6 +58,7 @@ def sample_decision(decision_id: str = "d1", **changes: Any) -> Decision:  # noq
 def sample_outcome(decision_id: str = "d1", **changes: Any) -> Outcome:  # noqa: ANN401 - the fields of Outcome
     """An outcome of that decision, some of it not measured."""
     fields: dict[str, Any] = {"time": 1_790_000_001.2, "scope": HERE, "quality": 0.3, "cost_usd": 1e-5, "source": "é"}
+    fields |= {"result": "stop", "input_tokens": 2**40, "output_tokens": 7, "first_token_s": 0.25}
     return Outcome(decision_id, **fields | changes)
 
 
@@ -302,6 +304,16 @@ class RecordConformance:
         at_once(work, [str(i) for i in range(32)])
         assert (answers, len(refused), record.head()) == ([1], 31, 1)
         assert record.decision("same", "acme").policy not in refused
+
+    def test_the_newest_decision_of_a_conversation_is_found(self, record: Record) -> None:
+        """By tenant and key; a decision of no conversation belongs to none."""
+        record.append(sample_decision("a"), sample_decision("b"), sample_decision("single", conversation=""))
+        record.append(sample_decision("theirs", scope=ELSEWHERE))
+        found = record.conversation(HERE.tenant, "c-7e1b")
+        assert found is not None
+        assert found.id == "b"
+        assert record.conversation(HERE.tenant, "c-other") is None
+        assert record.conversation(HERE.tenant, "") is None
 
     def test_a_record_is_a_context_manager(self, record: Record) -> None:
         """`with` gives the record itself."""

@@ -22,6 +22,8 @@ Context = NDArray[np.float32]  # (d,), or (n, d) for many
 Actions = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+FAILED = "failed:"  # begins the result of an attempt that did not answer
+_AMOUNTS = ("cost_usd", "latency_s", "input_tokens", "output_tokens", "first_token_s")
 _HEX = re.compile(r"[0-9a-f]{12}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -104,6 +106,7 @@ class Decision:
     forced: bool = False  # a forced decision is never learned from
     user: str = ""  # pseudonym of whoever asked; "" where nobody in particular did
     seen: int = 0  # position of the record that the policy had learned up to, behind its snapshot's; 0: none
+    conversation: str = ""  # pseudonym of the conversation that it was made for; "" for a single request
 
     def __post_init__(self) -> None:
         k = len(self.arms)
@@ -145,17 +148,28 @@ class Outcome:
     vote: Literal[-1, 1] | None = None
     source: str = "app"  # who says so: replay, judge, user, app
     key: str = ""  # names the event: a second outcome of the decision with this key is the same one; "" never is
+    arm: str = ""  # the arm that it tells of, where another one answered than was drawn; "": the one drawn
+    result: str = ""  # of an attempt to answer: why the model finished ("stop", "length", …), or "failed:" and why
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    first_token_s: float | None = None  # >= 0, from asking until the first token came
 
     def __post_init__(self) -> None:
         if self.quality is None and self.cost_usd is None and self.latency_s is None and self.vote is None:
             raise ShapeError(f"an outcome must carry quality, cost, latency or vote, but {self.decision_id} has none.")
         if self.quality is not None and not 0.0 <= self.quality <= 1.0:
             raise ShapeError(f"quality must be in [0, 1], but got {self.quality!r} for decision {self.decision_id}.")
-        for name, value in (("cost_usd", self.cost_usd), ("latency_s", self.latency_s)):
+        for name in _AMOUNTS:
+            value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0.0):
                 raise ShapeError(f"{name} must be finite and >= 0, but got {value!r} for {self.decision_id}.")
         if self.vote is not None and self.vote not in (-1, 1):
             raise ShapeError(f"vote must be 1 or -1, but got {self.vote!r} for decision {self.decision_id}.")
+
+    @property
+    def failed(self) -> bool:
+        """Whether it tells of an attempt that did not answer."""
+        return self.result.startswith(FAILED)
 
 
 Entry: TypeAlias = Decision | Outcome  # what the record holds

@@ -26,7 +26,7 @@ from bandits.errors import ContextError, WarehouseError
 from bandits.joining import Came
 from bandits.rewards import over
 from bandits.types import Actions, Context, LoggedFeedback, Mask, Matrix, Scope, Slot, Vector
-from bandits.warehouse_tables import PATIENCE_S, opened, position
+from bandits.warehouse_tables import PATIENCE_S, TELLING, opened, position
 
 _WHOLE = 262_144  # decisions of a span when all are read at once
 # Without ORDER BY: rows of one scope are stored in order of position (warehouse.py), and LIMIT then reads no further.
@@ -37,7 +37,7 @@ _DECISIONS = (
     "AND NOT forced AND slot <> $shadow LIMIT $limit"
 )
 _OUTCOMES = (
-    "SELECT decision, time, quality, cost_usd, latency_s, coalesce(vote, 0) AS vote FROM outcomes "
+    "SELECT decision, time, quality, cost_usd, latency_s, vote FROM {telling} "
     "WHERE tenant = $tenant AND workspace = $workspace AND domain = $domain "
     "AND decision >= $first AND decision <= $last AND position <= $head"
 )
@@ -185,7 +185,8 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 def _came(connection: duckdb.DuckDBPyConnection, asked: _Asked, drawn: _Drawn, head: int) -> Came:
     """What came back for these decisions."""
     span = {"first": int(drawn.positions[0]), "last": int(drawn.positions[-1]), "head": head}
-    found = connection.sql(_OUTCOMES, params=asked.mine() | span).to_arrow_table()
+    query = _OUTCOMES.format(telling=TELLING[asked.config.reward.fallback])
+    found = connection.sql(query, params=asked.mine() | span).to_arrow_table()
     column = {name: _numbers(found.column(name)) for name in found.column_names}
     rounds = np.searchsorted(drawn.positions, column["decision"])
     known = drawn.positions[rounds] == column["decision"]  # the others are about forced decisions, or other schemas

@@ -18,8 +18,9 @@ from pathlib import Path
 import duckdb
 
 from bandits.errors import WarehouseError
+from bandits.types import FAILED
 
-VERSION = 2  # of the tables below; an older file is made anew by who writes next, a newer one is refused
+VERSION = 3  # of the tables below; an older file is made anew by who writes next, a newer one is refused
 PATIENCE_S = 5.0  # how long to wait while another process has the file
 _PAUSE_S = 0.02  # between two tries
 
@@ -32,6 +33,7 @@ CREATE TABLE outcomes (
     position BIGINT NOT NULL, decision_id VARCHAR NOT NULL, time DOUBLE NOT NULL,
     tenant VARCHAR NOT NULL, workspace VARCHAR NOT NULL, domain VARCHAR NOT NULL,
     quality DOUBLE, cost_usd DOUBLE, latency_s DOUBLE, vote TINYINT, source VARCHAR NOT NULL, "key" VARCHAR NOT NULL,
+    arm VARCHAR NOT NULL, result VARCHAR NOT NULL, input_tokens BIGINT, output_tokens BIGINT, first_token_s DOUBLE,
     decision BIGINT);
 CREATE TABLE quarantine (position BIGINT NOT NULL, reason VARCHAR NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (
@@ -47,14 +49,26 @@ CREATE TABLE decisions_{d} (
     "schema" VARCHAR NOT NULL, context {floats} NOT NULL, arms VARCHAR NOT NULL, excluded VARCHAR NOT NULL,
     probabilities DOUBLE[] NOT NULL, action INTEGER NOT NULL, arm VARCHAR NOT NULL, propensity DOUBLE NOT NULL,
     policy VARCHAR NOT NULL, slot VARCHAR NOT NULL, price DOUBLE NOT NULL, pressure DOUBLE NOT NULL,
-    forced BOOLEAN NOT NULL, "user" VARCHAR NOT NULL, seen BIGINT NOT NULL)
+    forced BOOLEAN NOT NULL, "user" VARCHAR NOT NULL, seen BIGINT NOT NULL,
+    conversation VARCHAR NOT NULL)
 """
 _VIEW = """
 SELECT * REPLACE (CAST(context AS FLOAT[]) AS context, CAST(CAST(arms AS JSON) AS VARCHAR[]) AS arms,
     CAST(CAST(excluded AS JSON) AS MAP(VARCHAR, VARCHAR)) AS excluded) FROM decisions_{d}
 """
-_DERIVED_1 = ("decisions", "outcomes", "quarantine", "meta")  # what version 1 had besides runs
 _writing = threading.Lock()  # DuckDB would let two threads of one process write at once, and fail one of them
+
+
+# A row for each outcome that tells of the arm drawn (see rewards.telling), and its columns as joining.Came has them.
+_TOLD = "coalesce(vote, 0) AS vote, cost_usd, latency_s"
+TELLING = {
+    "failed": f"(SELECT decision, tenant, workspace, domain, position, time, quality, {_TOLD} FROM outcomes "  # noqa: S608
+    "WHERE arm = '')",
+    "as_served": "(SELECT decision, tenant, workspace, domain, position, time, "  # noqa: S608
+    f"CASE WHEN starts_with(result, '{FAILED}') THEN NULL ELSE quality END AS quality, "
+    f"CASE WHEN starts_with(result, '{FAILED}') THEN 0 ELSE coalesce(vote, 0) END AS vote, cost_usd, latency_s "
+    "FROM outcomes)",
+}
 
 
 @contextmanager
@@ -115,11 +129,14 @@ def _prepare(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     found, tables = _version(connection), _tables(connection)
     if found == VERSION:
         return
-    if found != 1 and tables:
+    older = found is not None and 1 <= found < VERSION
+    if not older and tables:
         _check_version(found, path)
     connection.begin()
-    for name in _DERIVED_1 if found == 1 else ():
-        connection.execute(f"DROP TABLE IF EXISTS {name}")
+    if found == 2:  # in version 1 it was a table
+        connection.execute("DROP VIEW decisions")
+    for name in sorted(tables - {"runs"}) if older else ():
+        connection.execute(f'DROP TABLE IF EXISTS "{name}"')
     connection.execute(_TABLES)
     connection.execute("INSERT INTO meta VALUES (?, 0)", [VERSION])
     add_width(connection, 0)
@@ -140,9 +157,9 @@ def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
 def _check_version(found: int | None, path: Path) -> None:
     if found == VERSION:
         return
-    if found == 1:
+    if found is not None and 1 <= found < VERSION:
         raise WarehouseError(
-            f"the warehouse must have version {VERSION}, but {path} has version 1, of an older Pilotage; "
+            f"the warehouse must have version {VERSION}, but {path} has version {found}, of an older Pilotage; "
             "run `pilotage load`, which makes it anew from the record and keeps its runs."
         )
     raise WarehouseError(

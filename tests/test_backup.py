@@ -429,7 +429,7 @@ def test_a_changed_manifest_is_refused(folder, tmp_path):
     [
         ({"format": 2}, "format must be 1, but is 2"),
         ({"format": None}, "format must be 1, but is None"),
-        ({"record": 99}, "version 2 or an older one, but has 99"),
+        ({"record": 99}, "version 3 or an older one, but has 99"),
         ({"people": 10_000}, "as new as it"),
     ],
 )
@@ -457,6 +457,12 @@ def test_a_folder_that_is_no_whole_backup_is_refused(folder, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def known(said):
+    """What is told, without the fields that hold nothing: an older format did not know them."""
+    entries = [{k: v for k, v in entry.items() if v not in ("", None)} for entry in said["entries"]]
+    return said | {"entries": entries}
+
+
 def test_a_backup_of_each_older_format_comes_back(tmp_path):
     """The golden files, made by golden/make_backup.py."""
     for number in range(1, FORMAT + 1):
@@ -468,7 +474,7 @@ def test_a_backup_of_each_older_format_comes_back(tmp_path):
 
         again = Home(tmp_path / f"new-{number}")
         with again.open_record() as record:
-            assert told(record) == json.loads((GOLDEN / f"backup-{number}.json").read_text())
+            assert known(told(record)) == known(json.loads((GOLDEN / f"backup-{number}.json").read_text()))
             asked = record.decision("a", "acme")
         assert Prompts(again.prompts, People(again.people)).get(asked) == "about my knee"
 

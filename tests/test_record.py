@@ -329,9 +329,9 @@ def test_a_file_that_is_no_database_is_refused_untouched(tmp_path):
 @pytest.mark.parametrize(
     ("tamper", "message"),
     [
-        ("UPDATE meta SET value = '3'", "must have version 2 or an older one, but .* has '3'.*newer"),
-        ("UPDATE meta SET value = 'x'", "must have version 2 or an older one, but .* has 'x'"),
-        ("DELETE FROM meta", "must have version 2 or an older one, but .* has None"),
+        ("UPDATE meta SET value = '4'", "must have version 3 or an older one, but .* has '4'.*newer"),
+        ("UPDATE meta SET value = 'x'", "must have version 3 or an older one, but .* has 'x'"),
+        ("DELETE FROM meta", "must have version 3 or an older one, but .* has None"),
         ("DROP TABLE meta", "belongs to another program"),
     ],
 )
@@ -353,7 +353,13 @@ def test_a_url_that_is_no_file_is_refused(tmp_path, url):
         SqlRecord(url.format(tmp=tmp_path))
 
 
-ADDED = {1: {"decision": {"user": "", "seen": 0}, "outcome": {"key": ""}}, 2: {"decision": {}, "outcome": {}}}
+UNMEASURED = {"input_tokens": None, "output_tokens": None, "first_token_s": None}
+LATER = {"decision": {"conversation": ""}, "outcome": {"arm": "", "result": "", **UNMEASURED}}
+ADDED = {
+    1: {"decision": {"user": "", "seen": 0, **LATER["decision"]}, "outcome": {"key": "", **LATER["outcome"]}},
+    2: LATER,
+    3: {"decision": {}, "outcome": {}},
+}
 
 
 @pytest.mark.parametrize("version", ADDED)

@@ -144,8 +144,8 @@ def test_a_damaged_row_is_named_and_the_rest_stays_readable(postgres, schema):
 @pytest.mark.parametrize(
     ("tamper", "message"),
     [
-        ("UPDATE meta SET value = '3'", "must have version 2 or an older one, but .* has '3'.*newer"),
-        ("DELETE FROM meta", "must have version 2 or an older one, but .* has None"),
+        ("UPDATE meta SET value = '4'", "must have version 3 or an older one, but .* has '4'.*newer"),
+        ("DELETE FROM meta", "must have version 3 or an older one, but .* has None"),
         ("DROP TABLE meta", "belongs to another program"),
         ("DROP TABLE head; CREATE TABLE head (place int)", "says: .*position"),
     ],
@@ -161,14 +161,16 @@ def test_a_record_of_version_1_is_brought_up(postgres, schema):
     """Its columns are added, its rows keep their meaning, and a second opening finds all done."""
     postgres.sql(
         *(f"DROP TABLE {name}" for name in TABLES.tables.keys() - {"meta", "head", "decisions", "outcomes"}),
-        'ALTER TABLE decisions DROP COLUMN "user", DROP COLUMN seen',
-        'ALTER TABLE outcomes DROP COLUMN "key"',
+        'ALTER TABLE decisions DROP COLUMN "user", DROP COLUMN seen, DROP COLUMN conversation',
+        'ALTER TABLE outcomes DROP COLUMN "key", DROP COLUMN arm, DROP COLUMN result, DROP COLUMN input_tokens, '
+        "DROP COLUMN output_tokens, DROP COLUMN first_token_s",
         "UPDATE meta SET value = '1'",
         schema=schema,
     )
     for _ in range(2):
         with SqlRecord(postgres.url(schema=schema)) as record:
-            old = [sample_decision("a", user="", seen=0), sample_outcome("a", key="")]
+            unknown = {"result": "", "input_tokens": None, "output_tokens": None, "first_token_s": None}
+            old = [sample_decision("a", user="", seen=0, conversation=""), sample_outcome("a", key="", **unknown)]
             assert [plain(entry) for _, entry in record.read(limit=2)] == [plain(entry) for entry in old]
     with SqlRecord(postgres.url(schema=schema)) as record:
         new = [sample_decision("new"), sample_outcome("new", key="k")]

@@ -15,7 +15,7 @@ from bandits import joining
 from bandits.config import RewardConfig
 from bandits.errors import ContextError
 from bandits.record import Row
-from bandits.rewards import SKEW_S, cost, feedback, reward
+from bandits.rewards import SKEW_S, cost, feedback, reward, telling
 from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import Slot
 from tests.logs import sampled_domain
@@ -56,6 +56,29 @@ outcomes = st.builds(
     cost_usd=st.none() | st.floats(0.0, 10.0),
     latency_s=st.floats(0.0, 2.0),
 )
+
+
+class TestAnotherArmAnswered:
+    """The arm drawn failed and cost .01; another answered for it, cost .5, was judged .9 and voted for."""
+
+    CAME = (
+        sample_outcome(quality=0.0, cost_usd=0.01, result="failed:timeout", time=T + 1),
+        sample_outcome(quality=0.9, cost_usd=0.5, arm="large", result="stop", time=T + 2),
+        sample_outcome(quality=None, cost_usd=None, vote=1, arm="large", time=T + 3),
+    )
+
+    def test_the_arm_drawn_learns_that_it_failed_and_what_it_cost_itself(self):
+        """It never earns what its stand-in earned; the money is spent all the same."""
+        assert reward(self.CAME, T, T, SPEC) == 0.0
+        assert cost(telling(self.CAME, SPEC)) == 0.01
+        assert cost(self.CAME) == 0.51
+
+    def test_as_served_it_learns_what_was_served(self):
+        """Then the failure on the way is no judgement."""
+        spec = RewardConfig(fallback="as_served")
+        assert reward(self.CAME, T, T, spec) == 0.9
+        assert cost(telling(self.CAME, spec)) == 0.51
+        assert reward(self.CAME[:1], T, T, spec) is None
 
 
 class TestReward:

@@ -10,10 +10,11 @@ from scipy.stats import chisquare
 
 from bandits import night
 from bandits.config import NightConfig
-from bandits.errors import ContextError, ForeignDecisionError, UnknownDecisionError
+from bandits.errors import ContextError, ForeignDecisionError, UnknownArmError, UnknownDecisionError
 from bandits.learners.baselines import ContextFree
 from bandits.record import SqlRecord
 from bandits.record_memory import MemoryRecord
+from bandits.rewards import activated
 from bandits.router import Router, Serving
 from bandits.types import Decision, Outcome, Scope
 from tests.logs import ARMS, domain, simulate
@@ -173,6 +174,22 @@ def test_a_learned_policy_keeps_the_floor_logs_its_price_and_never_plays_an_arm_
         assert d.policy == "000001"
         assert d.price > 0.0
     assert {d.arm for d in decisions} == {"cheap", "middle"}
+
+
+def test_a_pinned_arm_answers_and_is_logged_as_forced():
+    """Whatever the budget says of it; nothing is learned from it, and an arm that is not there is refused."""
+    record = MemoryRecord()
+    made = router(budget=1e-4, record=record)
+
+    pinned = made.decide(CONTEXT, conversation="c-1", pinned=ARMS[2])
+
+    assert (pinned.arm, pinned.propensity, pinned.forced) == (ARMS[2], 1.0, True)
+    assert pinned.excluded == {ARMS[0]: "another was pinned", ARMS[1]: "another was pinned"}
+    assert record.conversation("acme", "c-1") is pinned
+    assert not activated(pinned)
+    with pytest.raises(UnknownArmError, match="must be one of"):
+        made.decide(CONTEXT, pinned="nobody")
+    assert record.head() == 1
 
 
 def test_many_threads_decide_at_once_and_nothing_is_lost():

@@ -90,9 +90,11 @@ class TestLoad:
             "forced": True,
             "user": "u-5f3a",
             "seen": 2**40,
+            "conversation": "c-7e1b",
         }
         scope = ("acme", "main", "model_routing")
-        assert outcome == (2, "a", 1_790_000_001.2, *scope, 0.1, 1e-5, None, -1, "é", "vote-7", 1)
+        answered = ("", "stop", 2**40, 7, 0.25)
+        assert outcome == (2, "a", 1_790_000_001.2, *scope, 0.1, 1e-5, None, -1, "é", "vote-7", *answered, 1)
 
     @pytest.mark.parametrize("batch", [1, 3, 1000])
     def test_batches_of_any_size_give_the_same_tables(self, loaded, tmp_path, batch):
@@ -122,7 +124,7 @@ class TestLoad:
         record = filled(MemoryRecord(), 3)
         load(record, path)
         remake = "CREATE OR REPLACE TABLE meta (version INTEGER, position BIGINT CHECK (position < {})); "
-        remake += "INSERT INTO meta VALUES (2, 6)"
+        remake += "INSERT INTO meta VALUES (3, 6)"
         with duckdb.connect(str(path)) as connection:
             connection.execute(remake.format(8))
         before = tables(path)
@@ -305,13 +307,13 @@ class TestBadFiles:
         load(filled(MemoryRecord()), loaded)
         assert tables(loaded) == before
 
-    @pytest.mark.parametrize("tamper", ["UPDATE meta SET version = 3", "DELETE FROM meta", "DROP TABLE meta"])
+    @pytest.mark.parametrize("tamper", ["UPDATE meta SET version = 4", "DELETE FROM meta", "DROP TABLE meta"])
     def test_another_version_or_program_says_what_to_do(self, loaded, tamper):
         """Nothing is changed in a file that is not understood."""
         with duckdb.connect(str(loaded)) as connection:
             connection.execute(tamper)
         for use in (lambda: read_runs(loaded), lambda: load(MemoryRecord(), loaded)):
-            with pytest.raises(WarehouseError, match=r"must have version 2, but .*delete it and run `pilotage load`"):
+            with pytest.raises(WarehouseError, match=r"must have version 3, but .*delete it and run `pilotage load`"):
                 use()
 
     def test_a_query_that_is_wrong_is_not_called_a_corrupt_file(self, loaded):
@@ -324,22 +326,23 @@ class TestBadFiles:
         with opened(loaded) as connection, pytest.raises(duckdb.PermissionException):
             connection.execute("COPY decisions TO ?", [str(tmp_path / "copy.csv")])
 
-    def test_a_warehouse_of_version_2_still_opens(self, tmp_path, path):
+    def test_a_warehouse_of_version_3_still_opens(self, tmp_path, path):
         """The golden file, made by golden/make_record.py: its tables are those of the golden record, loaded today."""
-        path.write_bytes(gzip.decompress((GOLDEN / "warehouse-2.duckdb.gz").read_bytes()))
-        shutil.copy(GOLDEN / "record-2.db", tmp_path / "record.db")
+        path.write_bytes(gzip.decompress((GOLDEN / "warehouse-3.duckdb.gz").read_bytes()))
+        shutil.copy(GOLDEN / "record-3.db", tmp_path / "record.db")
         with SqlRecord(f"sqlite:///{tmp_path}/record.db") as record:
             load(record, tmp_path / "new.duckdb")
-            assert load(record, path) == Loaded(0, 0, 7)
+            assert load(record, path) == Loaded(0, 0, 8)
         assert tables(path) == tables(tmp_path / "new.duckdb")
         assert [run["id"] for run in read_runs(path)] == ["run-1"]
-        assert warehouse.VERSION == 2
+        assert warehouse.VERSION == 3
 
-    def test_a_warehouse_of_version_1_is_made_anew_and_keeps_its_runs(self, tmp_path, path):
+    @pytest.mark.parametrize("version", [1, 2])
+    def test_an_older_warehouse_is_made_anew_and_keeps_its_runs(self, tmp_path, path, version):
         """Readers say what to do; the next load does it: all that the record holds, and the runs that it does not."""
-        path.write_bytes(gzip.decompress((GOLDEN / "warehouse-1.duckdb.gz").read_bytes()))
+        path.write_bytes(gzip.decompress((GOLDEN / f"warehouse-{version}.duckdb.gz").read_bytes()))
         shutil.copy(GOLDEN / "record-2.db", tmp_path / "record.db")
-        with pytest.raises(WarehouseError, match=r"version 1, of an older Pilotage; run `pilotage load`"):
+        with pytest.raises(WarehouseError, match=rf"version {version}, of an older Pilotage; run `pilotage load`"):
             read_runs(path)
         with SqlRecord(f"sqlite:///{tmp_path}/record.db") as record:
             load(record, tmp_path / "new.duckdb")

@@ -19,7 +19,7 @@ from bandits.config import DomainConfig
 from bandits.experiments.serving import HOLDBACK, Experiments, Running
 from bandits.joining import Came
 from bandits.types import Actions, Mask, Scope, Slot, Vector
-from bandits.warehouse_tables import PATIENCE_S, opened
+from bandits.warehouse_tables import PATIENCE_S, TELLING, opened
 
 DAY_S = 86_400.0
 BEFORE_S = 28 * DAY_S  # how far back what was known of a unit goes
@@ -28,8 +28,8 @@ _DECISIONS = (
     "workspace = $workspace AND domain = $domain AND time >= $since AND time < $until AND NOT forced "
     "AND slot <> $shadow ORDER BY position"
 )
-_OUTCOMES = (
-    "SELECT o.decision, o.time, o.quality, o.cost_usd, o.latency_s, coalesce(o.vote, 0) AS vote FROM outcomes o "
+_OUTCOMES = (  # as served: an experiment asks what people got, whichever arm answered
+    f"SELECT o.decision, o.time, o.quality, o.cost_usd, o.latency_s, o.vote FROM {TELLING['as_served']} o "  # noqa: S608
     "WHERE o.tenant = $tenant AND o.workspace = $workspace AND o.domain = $domain AND o.decision IS NOT NULL "
     "AND o.decision >= $first AND o.decision <= $last"
 )

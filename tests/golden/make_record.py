@@ -31,6 +31,9 @@ def main() -> None:
             record.append(sample_outcome("b", quality=None, cost_usd=None, vote=-1, latency_s=0.25, source="user"))
             record.append(sample_decision("d", context=np.zeros(0, np.float32), excluded={}, forced=False))
             record.append(sample_outcome("c", scope=ELSEWHERE, time=1_790_000_777.0, quality=1.0, key="vote-7"))
+            record.append(
+                sample_outcome("a", arm="large", result="failed:timeout", key="attempt-1", output_tokens=None)
+            )
             entries = [{"position": position, **plain(entry)} for position, entry in record.read()]
             warehouse.load(record, base / "warehouse.duckdb")
         warehouse.write_run(
