@@ -90,7 +90,9 @@ def spend_all(
         yield from pool.map(partial(_or_why, home, config, now), scopes)
 
 
-def search(home: Home, config: Config, scope: Scope, now: float, on_trial: Callable[[int], None]) -> Tuned:
+def search(
+    home: Home, config: Config, scope: Scope, now: float, on_trial: Callable[[int], None] = lambda done: None
+) -> Tuned:
     """The search alone, as tonight's would be; it publishes nothing, and the night's search begins with what it found.
 
     Raises NotEnoughDataError, and what `spend` raises.
@@ -120,7 +122,7 @@ def night_lock(home: Home, scope: Scope) -> Path:
 def read_log(
     home: Home, config: Config, scope: Scope, now: float, changed: dict[str, float]
 ) -> tuple[LoggedFeedback, Path | None]:
-    """The scope's log, up to date, without what it says of arms before they changed; and where a damaged warehouse is."""
+    """The log, up to date, without what it says of arms before they changed; and where a damaged warehouse lies now."""
     with home.open_record() as record:
         read = partial(read_feedback, home.warehouse, scope, config.domains[scope.domain], now, patience_s=PATIENCE_S)
         feedback, aside = up_to_date(record, home.warehouse, read, patience_s=PATIENCE_S)
