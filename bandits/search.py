@@ -157,9 +157,7 @@ class Search:
         return Point(Parameters(**own), floor, half_life, values.get("spend", 1.0))
 
     def _trained(self, point: Point) -> tuple[Prepared, Trained]:
-        domain = point.domain(self.seen.domain)
-        whole = np.ones(len(self.seen.feedback), np.bool_)
-        prepared = self.seen if domain is self.seen.domain else within(self.seen, whole, domain)
+        prepared = under(self.seen, point)
         return prepared, train(prepared, point.parameters)
 
     def _scored(self, point: Point) -> Scored:
@@ -235,6 +233,16 @@ class Search:
                 settings = {name: float(f"{value:.4g}") for name, value in trial.params.items()}
                 found.append({"trial": trial.number, **trial.user_attrs, **settings})
         return sorted(found, key=lambda one: one["cost"])
+
+
+def under(prepared: Prepared, point: Point) -> Prepared:
+    """The log under a point's settings. What may be played stays what the domain affords: so the router sees it, and
+    a price of a dollar that was solved without an arm would be untrue with it."""
+    domain = point.domain(prepared.domain)
+    if domain is prepared.domain:
+        return prepared
+    whole = np.ones(len(prepared.feedback), np.bool_)
+    return replace(within(prepared, whole, domain), allowed=prepared.allowed)
 
 
 def _finished(study: optuna.Study) -> int:

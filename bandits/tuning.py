@@ -21,7 +21,7 @@ import numpy as np
 
 from bandits.errors import ConfigError, NotEnoughDataError
 from bandits.points import Point, Tuned, defaults, point_of
-from bandits.search import Search
+from bandits.search import Search, under
 from bandits.studies import finish, open_study
 from bandits.training import Prepared, within
 from bandits.tuning_settings import PENALTIES, TuningConfig
@@ -78,10 +78,7 @@ def tune(
 
 def applied(prepared: Prepared, tuned: Tuned) -> Prepared:
     """The log under the settings that the search chose."""
-    domain = tuned.point.domain(prepared.domain)
-    if domain is prepared.domain:
-        return prepared
-    return within(prepared, np.ones(len(prepared.feedback), np.bool_), domain)
+    return under(prepared, tuned.point)
 
 
 def held_out(feedback: LoggedFeedback, share: float) -> Mask:

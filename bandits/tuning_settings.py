@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Metric = Literal["reward", "cost", "latency"]
 Dimension = Literal["shared", "own", "correction", "siblings", "floor", "half_life_days", "spend"]
 PENALTIES: tuple[Dimension, ...] = ("shared", "own", "correction", "siblings")
-DIMENSIONS: tuple[Dimension, ...] = (*PENALTIES, "floor", "half_life_days", "spend")
+LEARNING: tuple[Dimension, ...] = (*PENALTIES, "half_life_days")
+DIMENSIONS: tuple[Dimension, ...] = (*LEARNING, "floor", "spend")
 
 
 class TuningConfig(BaseModel):
@@ -24,7 +25,10 @@ class TuningConfig(BaseModel):
     constraints: dict[Metric, float] = Field(
         default={}, description="reward: at least, cost (USD) and latency (s): at most, by a confidence bound"
     )
-    space: tuple[Dimension, ...] = Field(default=DIMENSIONS, description="what may vary; the rest stays as configured")
+    space: tuple[Dimension, ...] = Field(
+        default=LEARNING,
+        description="what may vary; floor and spend trade reward for knowledge and money, so name them with cost",
+    )
     patience: int = Field(default=12, ge=1, description="trials without a better one after which the search stops")
     held_out: float = Field(default=0.3, gt=0.0, lt=1.0, description="share of the log that judges the chosen point")
     alpha: float = Field(default=0.05, gt=0.0, lt=0.5, description="chance that a point passes which should not")

@@ -67,8 +67,8 @@ def set_up() -> list[str]:
         for name in (FAILURE, ARRIVAL):
             for old in client.read_automations_by_name(name):
                 client.delete_automation(old.id)
-        for automation in made:
-            client.create_automation(automation)
+    for automation in made:
+        automation.create()
     return [automation.name for automation in made]
 
 
