@@ -75,7 +75,7 @@ class Search:
         judged = self._judged(point)
         gain = moments(judged["reward"] - default["reward"])
         refused = self._refused(judged, default)
-        adopted = not refused and gain.mean - self._z * gain.standard_error > 0.0
+        adopted = not refused and gain.mean - gain.standard_error > 0.0  # as much proof as the guard asks for
         said = f"gains {gain.mean:+.4f} ± {gain.standard_error:.4f} on {len(self.unseen)} held-out rounds"
         if refused:
             reason = f"The defaults stay: the chosen point {said}, but {' and '.join(refused)}."

@@ -31,7 +31,7 @@ class TuningConfig(BaseModel):
     )
     patience: int = Field(default=12, ge=1, description="trials without a better one after which the search stops")
     held_out: float = Field(default=0.3, gt=0.0, lt=1.0, description="share of the log that judges the chosen point")
-    alpha: float = Field(default=0.05, gt=0.0, lt=0.5, description="chance that a point passes which should not")
+    alpha: float = Field(default=0.05, gt=0.0, lt=0.5, description="chance that a point breaks a constraint unseen")
 
     @field_validator("objectives", "space")
     @classmethod

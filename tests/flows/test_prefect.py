@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -193,14 +195,13 @@ def test_the_night_of_all_scopes_leaves_tables_links_and_events(api, place, day)
 
 def test_automations_are_there_once_however_often_they_are_set_up(api, monkeypatch):
     """Data that landed starts the nights; a webhook only where one is configured."""
-    from flows.automations import ARRIVAL, FAILURE, set_up
 
     def names() -> list[str]:
         return sorted(a["name"] for a in api.post("/automations/filter", json={}).json())
 
-    assert names() == [ARRIVAL]
+    assert names() == ["Pilotage: a data set landed"]
     monkeypatch.setenv("PILOTAGE_WEBHOOK", "http://127.0.0.1:9/duty")
     monkeypatch.setenv("PILOTAGE_WEBHOOK_PRIVATE", "1")
-    set_up()
-    set_up()
-    assert names() == sorted([ARRIVAL, FAILURE])
+    for _ in range(2):
+        subprocess.run([sys.executable, "-m", "flows.automations"], cwd=ROOT, check=True, capture_output=True)
+    assert names() == ["Pilotage: a data set landed", "Pilotage: a flow failed"]
