@@ -32,6 +32,7 @@ import numpy as np
 
 from bandits.config import ArmConfig, Config, DomainConfig, NightConfig, TenantConfig
 from bandits.keys import signing_key, trusted_keys
+from bandits.learners.choice import LEARNERS
 from bandits.nights import spend_all
 from bandits.record import SqlRecord
 from bandits.serving import Home
@@ -45,12 +46,12 @@ NOW = START + 10 * DAY_S
 _BATCH = 5_000
 
 
-def config_of(scopes: int, d: int, trials: int) -> Config:
+def config_of(scopes: int, d: int, night: NightConfig) -> Config:
     """A tenant with so many workspaces, each one scope."""
     arms = tuple(ArmConfig(name=f"arm-{i}", model=f"arm-{i}", usd_per_request=price) for i, price in enumerate(PRICES))
     domain = DomainConfig(arms=arms, features=f"vector-{d}", budget_usd_per_request=2e-3)
     tenant = TenantConfig(workspaces=tuple(f"w{i}" for i in range(scopes)))
-    return Config(tenants={"bench": tenant}, domains={"own": domain}, night=NightConfig(trials=trials))
+    return Config(tenants={"bench": tenant}, domains={"own": domain}, night=night)
 
 
 def entries(scope: Scope, number: int, rounds: int, d: int) -> Iterator[Decision | Outcome]:
@@ -148,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes")
     parser.add_argument("--d", type=int, default=32, help="length of a context")
     parser.add_argument("--trials", type=int, default=16, help="of each nightly search")
+    parser.add_argument("--learners", nargs="+", choices=LEARNERS, default=LEARNERS, help="those that compete")
     parser.add_argument("--out", type=Path, help="folder for the files (default: temporary)")
     options = parser.parse_args(arguments)
     if min(options.scopes, options.d, options.trials, *options.workers) < 1 or options.rows < 2 * options.scopes:
@@ -155,7 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the workers
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-    config = config_of(options.scopes, options.d, options.trials)
+    learners = tuple(options.learners)
+    config = config_of(options.scopes, options.d, NightConfig(trials=options.trials, learners=learners))
     with tempfile.TemporaryDirectory(dir=options.out) as folder:
         filled = Home(Path(folder) / "filled")
         signing_key(filled.root)

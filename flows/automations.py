@@ -3,7 +3,7 @@
 Run again, each is replaced. PILOTAGE_WEBHOOK names the URL to call (left out: no such automation), and
 PILOTAGE_WEBHOOK_PRIVATE=1 lets it be one of this machine or of a private network. Whoever has new data emits
 
-    pilotage landed            or            emit_event("pilotage.dataset.landed", {"prefect.resource.id": "..."})
+    emit_event("pilotage.dataset.landed", {"prefect.resource.id": "..."})
 """
 
 from __future__ import annotations
