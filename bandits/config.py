@@ -23,6 +23,7 @@ from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
 from bandits.learners.choice import LEARNERS, Learner
+from bandits.tuning_settings import TuningConfig
 from bandits.types import Scope, valid_name
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -250,6 +251,7 @@ class Config(_Strict):
     tenants: dict[str, TenantConfig] = Field(min_length=1)
     domains: dict[str, DomainConfig] = Field(min_length=1)
     night: NightConfig = NightConfig()
+    tuning: TuningConfig = TuningConfig()
     record: RecordConfig = RecordConfig()
     backup: BackupConfig = BackupConfig()
 
