@@ -85,9 +85,10 @@ def versions(home: Home) -> list[str | None]:
 
 def test_the_same_night_again_changes_nothing_and_says_so(home):
     """No file, no row of the audit, no run, no trial of a search is another; its report is that of the first run."""
-    first = spend(home, CONFIG, SCOPE, NOW)
+    now = START + 5 * 86_400.0 + 3_600.0  # rounds of the last day settle from minute to minute
+    first = spend(home, CONFIG, SCOPE, now)
     before = state(home)
-    again = spend(home, CONFIG, SCOPE, NOW + 60.0)
+    again = spend(home, CONFIG, SCOPE, now + 600.0)
 
     assert (first["verdict"], first["repeated"]) == ("published", False)
     assert state(home) == before
@@ -96,16 +97,17 @@ def test_the_same_night_again_changes_nothing_and_says_so(home):
     assert [run["id"] for run in read_runs(home.warehouse, SCOPE)] == [first["run_id"]]
 
 
-@pytest.mark.parametrize("what", ["row", "setting", "expired"])
+@pytest.mark.parametrize("what", ["row", "setting", "settled", "expired"])
 def test_another_record_another_setting_or_a_policy_that_is_gone_make_another_night(home, what):
-    """One decision more; one setting else; what was published no longer serves."""
-    first, config, now = spend(home, CONFIG, SCOPE, NOW), CONFIG, NOW
+    """One decision more; one setting else; a day on which rounds settled; what was published no longer serves."""
+    config, now = CONFIG, START + 5 * 86_400.0 + 3_600.0
+    first = spend(home, config, SCOPE, now)
     if what == "row":
         filled(home, [replace(ROWS[0], id="f" * 32)])
     elif what == "setting":
         config = CONFIG.model_copy(update={"night": CONFIG.night.model_copy(update={"trials": 2})})
     else:
-        now += 31 * 86_400.0
+        now += {"settled": 1.0, "expired": 31.0}[what] * 86_400.0
 
     again = spend(home, config, SCOPE, now)
 
