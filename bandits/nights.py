@@ -243,11 +243,14 @@ def _spend(
     notes += (
         [f"The warehouse was damaged and made again from the record; the old file is {aside.name}."] if aside else []
     )
-    return _written(home, replace(report, notes=tuple(notes)), same, now)
+    return _end(home, replace(report, notes=tuple(notes)), same, now)
 
 
-def _written(home: Home, report: NightReport, same: str, now: float) -> dict[str, Any]:
-    """The report as plain JSON, put into the warehouse: from then on the night is over."""
+def _end(home: Home, report: NightReport, same: str, now: float) -> dict[str, Any]:
+    """The report as plain JSON, put into the warehouse: from then on the night is over.
+
+    Also of a night that published and was killed before it came here.
+    """
     scope = str(report.scope)
     told = {"night": same, "serves": _serves(home, report.scope, now), "repeated": False}
     found = asdict(report) | {"scope": scope, "markdown": report.render()} | told
@@ -284,11 +287,12 @@ def _before(home: Home, scope: Scope, same: str, now: float) -> dict[str, Any] |
         policy=evidence["chosen"],
         reason=evidence["reason"],
         detail={name: evidence[name] for name in shown},
+        parent=manifest.parent,
         notes=(
             "The run was cut short after it had published; this one only wrote its report, without the log's size.",
         ),
     )
-    return _written(home, report, same, now)
+    return _end(home, report, same, now)
 
 
 def _reader(home: Home, scope: Scope, now: float) -> SnapshotReader:

@@ -136,7 +136,10 @@ def _rows(what: str) -> list[Decision | Outcome]:
     return [row for row in ROWS if isinstance(row, Decision)]  # nobody ever said how it went
 
 
-@pytest.mark.parametrize("what", ["nothing", "ten rows", "no rewards"])
+SELDOM = [pytest.param(what, marks=pytest.mark.slow) for what in ("nothing", "ten rows")]
+
+
+@pytest.mark.parametrize("what", ["no rewards", *SELDOM])
 def test_a_night_without_enough_data_keeps_and_says_why(tmp_path, what):
     """A row of the audit, a run, no snapshot; and the next night, with data, publishes."""
     home = filled(Home(tmp_path / "home"), _rows(what))
@@ -193,7 +196,7 @@ def _worth(policy) -> float:
     return float((policy.probabilities(contexts, np.ones((4000, 3), np.bool_)) * truth(contexts)).sum(axis=1).mean())
 
 
-@pytest.mark.parametrize("damage", ["garbage", "flipped"])
+@pytest.mark.parametrize("damage", ["garbage", pytest.param("flipped", marks=pytest.mark.slow)])
 def test_a_damaged_warehouse_is_made_again_from_the_record(home, damage):
     """The file is put aside, not deleted; the report says so."""
     spend(home, CONFIG, SCOPE, NOW)
@@ -319,7 +322,7 @@ def test_a_night_that_is_killed_leaves_a_whole_snapshot_or_none_and_the_next_com
     assert [run["id"] for run in read_runs(home.warehouse, SCOPE)] == [found["run_id"]]
 
 
-@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+@pytest.mark.parametrize("jump", [-3600.0, pytest.param(3600.0, marks=pytest.mark.slow)])
 def test_a_clock_that_jumps_by_an_hour_stops_no_night(home, jump):
     """With a row more, so that it is another night; what serves stays, and it is judged against."""
     spend(home, CONFIG, SCOPE, NOW)
@@ -331,7 +334,7 @@ def test_a_clock_that_jumps_by_an_hour_stops_no_night(home, jump):
     assert found["reason"].startswith("Snapshot 000001 stays")
 
 
-@pytest.mark.parametrize("writes", [0, 4, 8])
+@pytest.mark.parametrize("writes", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 8))])
 def test_a_full_disk_leaves_what_serves_and_the_next_night_publishes(home, monkeypatch, writes):
     """The kernel says ENOSPC from the n-th file on: in validation, at the snapshot, in the middle of it."""
     signing_key(home.root)
