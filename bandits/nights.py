@@ -3,9 +3,9 @@
     spend(home, config, scope, now)      load -> learn (train, tune) -> judge -> publish, one scope
     spend_all(home, config, scopes, now) each of these, over processes
 
-One night of a scope at a time (a lock), and the same night once: where no row of the record, no settled reward and no
-setting is another than in a run that was completed, and what it left still serves, the night says so and changes
-nothing. A run that was cut short at any step left a whole snapshot or none; the next run completes it.
+One night of a scope at a time (a lock), and the same night once: where no round, no reward and no setting is another
+than in a run that was completed, and what it left still serves, the night says so and changes nothing. A run that was
+cut short at any step left a whole snapshot or none; the next run completes it.
 """
 
 from __future__ import annotations
@@ -208,11 +208,15 @@ def latencies(home: Home, config: Config, scope: Scope) -> Vector | None:
 
 
 def digest(config: Config, scope: Scope, feedback: LoggedFeedback, epoch: int, now: float) -> str:
-    """What makes a night the same as another: how far the record went, which rewards were known, and every setting."""
+    """What makes a night the same as another: every round with what came back for it, and every setting."""
     domain = config.domains[scope.domain]
     midnight = now - now % work.DAY  # rounds settle at each moment of a day; those of the last midnight make the night
     settled = int((feedback.times <= midnight - min(domain.reward.window_s, work.SETTLED_S)).sum())
-    read = [str(scope), feedback.position, epoch, len(feedback), feedback.missing, settled]
+    rounds = hashlib.sha256("\n".join(feedback.ids).encode())
+    for column in (feedback.probabilities, feedback.rewards, feedback.costs):
+        rounds.update(np.ascontiguousarray(column).tobytes())
+    read = [str(scope), epoch, rounds.hexdigest(), feedback.missing, settled]
+    read += [feedback.position] if config.siblings(scope) else []  # their rows count too
     told = [one.model_dump_json() for one in (domain, config.night, config.tuning)]
     return hashlib.sha256(json.dumps([read, told]).encode()).hexdigest()
 

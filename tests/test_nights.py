@@ -88,6 +88,7 @@ def test_the_same_night_again_changes_nothing_and_says_so(home):
     now = START + 5 * 86_400.0 + 3_600.0  # rounds of the last day settle from minute to minute
     first = spend(home, CONFIG, SCOPE, now)
     before = state(home)
+    filled(home, [replace(ROWS[0], id="f" * 32, scope=Scope("acme", "main", "other"))])  # another scope is no matter
     again = spend(home, CONFIG, SCOPE, now + 600.0)
 
     assert (first["verdict"], first["repeated"]) == ("published", False)
