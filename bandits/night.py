@@ -254,6 +254,7 @@ def conclude(
         version=manifest.version if manifest else None,
         policy=judged.publish or str(parent),
         detail=detail,
+        parent=parent if manifest else None,
         card=report_card,
         table=report.table(judged.rows),
     )

@@ -25,6 +25,7 @@ class NightReport:
     reason: str
     detail: Mapping[str, Any]  # tuning, choice of learner, evaluation, guard, gate: plain JSON
     table: str = ""  # evaluation of all policies by all estimators, Markdown
+    parent: str | None = None  # the version before, when one was published
     card: str = ""  # of the promotion, Markdown
     notes: tuple[str, ...] = ()  # what else a person should know
 

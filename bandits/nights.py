@@ -3,9 +3,9 @@
     spend(home, config, scope, now)      load -> learn (train, tune) -> judge -> publish, one scope
     spend_all(home, config, scopes, now) each of these, over processes
 
-One night of a scope at a time (a lock), and the same night once: where no row of the record, no settled reward and no
-setting is another than in a run that was completed, and what it left still serves, the night says so and changes
-nothing. A run that was cut short at any step left a whole snapshot or none; the next run completes it.
+One night of a scope at a time (a lock), and the same night once: where no round, no reward and no setting is another
+than in a run that was completed, and what it left still serves, the night says so and changes nothing. A run that was
+cut short at any step left a whole snapshot or none; the next run completes it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from bandits.serving import Home
 from bandits.snapshots import SnapshotReader
 from bandits.tuning import Tuned, tune
 from bandits.types import LoggedFeedback, Scope, Vector, new_id
-from bandits.warehouse import opened, read_feedback, read_runs, write_run
+from bandits.warehouse import opened, read_feedback, write_run
 from bandits.warehouse_repair import up_to_date
 
 PATIENCE_S = 60.0  # for the warehouse: other nights read it meanwhile
@@ -46,6 +46,10 @@ DONE = ("published", "kept")  # verdicts of a night that need not be spent again
 _LATENCY = (
     "SELECT d.arm, avg(o.latency_s) FROM outcomes o JOIN decisions d ON d.position = o.decision "
     "WHERE d.tenant = ? AND d.workspace = ? AND d.domain = ? AND o.latency_s IS NOT NULL GROUP BY d.arm"
+)
+_SPENT = (
+    "SELECT id, report FROM runs WHERE tenant = ? AND workspace = ? AND domain = ? AND list_contains(?, verdict) "
+    "AND json_extract_string(report, '$.night') = ? ORDER BY time DESC, id DESC"
 )
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -204,10 +208,15 @@ def latencies(home: Home, config: Config, scope: Scope) -> Vector | None:
 
 
 def digest(config: Config, scope: Scope, feedback: LoggedFeedback, epoch: int, now: float) -> str:
-    """What makes a night the same as another: how far the record went, which rewards were known, and every setting."""
+    """What makes a night the same as another: every round with what came back for it, and every setting."""
     domain = config.domains[scope.domain]
-    settled = int((feedback.times <= now - min(domain.reward.window_s, work.SETTLED_S)).sum())
-    read = [str(scope), feedback.position, epoch, len(feedback), feedback.missing, settled]
+    midnight = now - now % work.DAY  # rounds settle at each moment of a day; those of the last midnight make the night
+    settled = int((feedback.times <= midnight - min(domain.reward.window_s, work.SETTLED_S)).sum())
+    rounds = hashlib.sha256("\n".join(feedback.ids).encode())
+    for column in (feedback.probabilities, feedback.rewards, feedback.costs):
+        rounds.update(np.ascontiguousarray(column).tobytes())
+    read = [str(scope), epoch, rounds.hexdigest(), feedback.missing, settled]
+    read += [feedback.position] if config.siblings(scope) else []  # their rows count too
     told = [one.model_dump_json() for one in (domain, config.night, config.tuning)]
     return hashlib.sha256(json.dumps([read, told]).encode()).hexdigest()
 
@@ -238,11 +247,14 @@ def _spend(
     notes += (
         [f"The warehouse was damaged and made again from the record; the old file is {aside.name}."] if aside else []
     )
-    return _written(home, replace(report, notes=tuple(notes)), same, now)
+    return _end(home, replace(report, notes=tuple(notes)), same, now)
 
 
-def _written(home: Home, report: NightReport, same: str, now: float) -> dict[str, Any]:
-    """The report as plain JSON, put into the warehouse: from then on the night is over."""
+def _end(home: Home, report: NightReport, same: str, now: float) -> dict[str, Any]:
+    """The report as plain JSON, put into the warehouse: from then on the night is over.
+
+    Also of a night that published and was killed before it came here.
+    """
     scope = str(report.scope)
     told = {"night": same, "serves": _serves(home, report.scope, now), "repeated": False}
     found = asdict(report) | {"scope": scope, "markdown": report.render()} | told
@@ -255,10 +267,12 @@ def _written(home: Home, report: NightReport, same: str, now: float) -> dict[str
 def _before(home: Home, scope: Scope, same: str, now: float) -> dict[str, Any] | None:
     """The run that spent this very night, if what it left still serves; one that died after it published is ended."""
     serves = _serves(home, scope, now)
-    for run in reversed(read_runs(home.warehouse, scope, patience_s=PATIENCE_S)):
-        found = run["report"]
-        if run["verdict"] in DONE and found.get("night") == same and found.get("serves") == serves:
-            said = f"# Night of {scope}\n\n**The same night** as run {run['id']}: nothing came since, nothing was done."
+    with opened(home.warehouse, patience_s=PATIENCE_S) as connection:
+        spent = connection.execute(_SPENT, [scope.tenant, scope.workspace, scope.domain, list(DONE), same]).fetchall()
+    for id_, report_ in spent:
+        found = json.loads(report_)
+        if found["serves"] == serves:
+            said = f"# Night of {scope}\n\n**The same night** as run {id_}: nothing came since, nothing was done."
             return found | {"repeated": True, "markdown": f"{said}\n\n---\n\n{found['markdown']}"}
     current = _reader(home, scope, now).current
     if current is None or current.manifest.evidence.get("night") != same:
@@ -277,11 +291,12 @@ def _before(home: Home, scope: Scope, same: str, now: float) -> dict[str, Any] |
         policy=evidence["chosen"],
         reason=evidence["reason"],
         detail={name: evidence[name] for name in shown},
+        parent=manifest.parent,
         notes=(
             "The run was cut short after it had published; this one only wrote its report, without the log's size.",
         ),
     )
-    return _written(home, report, same, now)
+    return _end(home, report, same, now)
 
 
 def _reader(home: Home, scope: Scope, now: float) -> SnapshotReader:

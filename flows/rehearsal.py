@@ -26,6 +26,7 @@ from flows.laptop import laptop
 
 T = TypeVar("T")
 _WAIT_S = 600.0
+_STARTED = ("RUNNING", "COMPLETED", "FAILED", "CRASHED")
 _KEPT = ("snapshots", "trials", "audit.db", "studies.journal")  # what a night may change, besides its run
 
 
@@ -63,10 +64,11 @@ def main() -> int:
 
 def _scheduled(api: httpx.Client, deployment: str) -> dict[str, Any]:
     """The run that the server's own scheduler makes of a schedule that is due each minute, once it is over."""
+    before = {run["id"] for run in _runs(api, deployment, *_STARTED)}
     body = [{"active": True, "schedule": {"cron": "* * * * *", "timezone": "UTC"}, "max_scheduled_runs": 1}]
     (made,) = api.post(f"/deployments/{deployment}/schedules", json=body).raise_for_status().json()
     try:
-        run = _wait(lambda: next(iter(_runs(api, deployment, "RUNNING", "COMPLETED", "FAILED", "CRASHED")), None))
+        run = _wait(lambda: next((r for r in _runs(api, deployment, *_STARTED) if r["id"] not in before), None))
     finally:
         api.delete(f"/deployments/{deployment}/schedules/{made['id']}").raise_for_status()
     for later in _runs(api, deployment, "SCHEDULED", "PENDING"):  # of the schedule that is gone

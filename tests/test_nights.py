@@ -85,9 +85,11 @@ def versions(home: Home) -> list[str | None]:
 
 def test_the_same_night_again_changes_nothing_and_says_so(home):
     """No file, no row of the audit, no run, no trial of a search is another; its report is that of the first run."""
-    first = spend(home, CONFIG, SCOPE, NOW)
+    now = START + 5 * 86_400.0 + 3_600.0  # rounds of the last day settle from minute to minute
+    first = spend(home, CONFIG, SCOPE, now)
     before = state(home)
-    again = spend(home, CONFIG, SCOPE, NOW + 60.0)
+    filled(home, [replace(ROWS[0], id="f" * 32, scope=Scope("acme", "main", "other"))])  # another scope is no matter
+    again = spend(home, CONFIG, SCOPE, now + 600.0)
 
     assert (first["verdict"], first["repeated"]) == ("published", False)
     assert state(home) == before
@@ -96,16 +98,17 @@ def test_the_same_night_again_changes_nothing_and_says_so(home):
     assert [run["id"] for run in read_runs(home.warehouse, SCOPE)] == [first["run_id"]]
 
 
-@pytest.mark.parametrize("what", ["row", "setting", "expired"])
+@pytest.mark.parametrize("what", ["row", "setting", "settled", "expired"])
 def test_another_record_another_setting_or_a_policy_that_is_gone_make_another_night(home, what):
-    """One decision more; one setting else; what was published no longer serves."""
-    first, config, now = spend(home, CONFIG, SCOPE, NOW), CONFIG, NOW
+    """One decision more; one setting else; a day on which rounds settled; what was published no longer serves."""
+    config, now = CONFIG, START + 5 * 86_400.0 + 3_600.0
+    first = spend(home, config, SCOPE, now)
     if what == "row":
         filled(home, [replace(ROWS[0], id="f" * 32)])
     elif what == "setting":
         config = CONFIG.model_copy(update={"night": CONFIG.night.model_copy(update={"trials": 2})})
     else:
-        now += 31 * 86_400.0
+        now += {"settled": 1.0, "expired": 31.0}[what] * 86_400.0
 
     again = spend(home, config, SCOPE, now)
 
@@ -134,7 +137,10 @@ def _rows(what: str) -> list[Decision | Outcome]:
     return [row for row in ROWS if isinstance(row, Decision)]  # nobody ever said how it went
 
 
-@pytest.mark.parametrize("what", ["nothing", "ten rows", "no rewards"])
+SELDOM = [pytest.param(what, marks=pytest.mark.slow) for what in ("nothing", "ten rows")]
+
+
+@pytest.mark.parametrize("what", ["no rewards", *SELDOM])
 def test_a_night_without_enough_data_keeps_and_says_why(tmp_path, what):
     """A row of the audit, a run, no snapshot; and the next night, with data, publishes."""
     home = filled(Home(tmp_path / "home"), _rows(what))
@@ -191,7 +197,7 @@ def _worth(policy) -> float:
     return float((policy.probabilities(contexts, np.ones((4000, 3), np.bool_)) * truth(contexts)).sum(axis=1).mean())
 
 
-@pytest.mark.parametrize("damage", ["garbage", "flipped"])
+@pytest.mark.parametrize("damage", ["garbage", pytest.param("flipped", marks=pytest.mark.slow)])
 def test_a_damaged_warehouse_is_made_again_from_the_record(home, damage):
     """The file is put aside, not deleted; the report says so."""
     spend(home, CONFIG, SCOPE, NOW)
@@ -317,7 +323,7 @@ def test_a_night_that_is_killed_leaves_a_whole_snapshot_or_none_and_the_next_com
     assert [run["id"] for run in read_runs(home.warehouse, SCOPE)] == [found["run_id"]]
 
 
-@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+@pytest.mark.parametrize("jump", [-3600.0, pytest.param(3600.0, marks=pytest.mark.slow)])
 def test_a_clock_that_jumps_by_an_hour_stops_no_night(home, jump):
     """With a row more, so that it is another night; what serves stays, and it is judged against."""
     spend(home, CONFIG, SCOPE, NOW)
@@ -329,7 +335,7 @@ def test_a_clock_that_jumps_by_an_hour_stops_no_night(home, jump):
     assert found["reason"].startswith("Snapshot 000001 stays")
 
 
-@pytest.mark.parametrize("writes", [0, 4, 8])
+@pytest.mark.parametrize("writes", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 8))])
 def test_a_full_disk_leaves_what_serves_and_the_next_night_publishes(home, monkeypatch, writes):
     """The kernel says ENOSPC from the n-th file on: in validation, at the snapshot, in the middle of it."""
     signing_key(home.root)
