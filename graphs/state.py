@@ -25,7 +25,7 @@ __all__ = [
     "State",
 ]
 
-Input = str | Path | tuple[str, str]  # a path, or (name, text)
+Input = str | Path | tuple[str, str]  # a path of a file or a folder, an address (https://…), or (name, text)
 Status = Literal["ok", "degraded", "failed"]
 Kind = Literal["topic", "key_phrase", "sentiment", "summary"]
 
@@ -140,3 +140,10 @@ class PilotResult:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; steps that were not taken, or failed, have no key."""
         return {key: value for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> PilotResult:
+        """What `to_dict` gave, after a journey through JSON."""
+        steps = dict.fromkeys(("ingest", "segment", "embed", "analysis"))
+        tuples = {key: tuple(said[key]) for key in ("degradations", "events")}
+        return cls(**{**steps, **said, **tuples})
