@@ -11,6 +11,8 @@ import httpx
 from graphs.analysis import analysis
 from graphs.audit import Recorder, reason_of
 from graphs.embed import HashedSvd, embed_with
+from graphs.fetch import Guard
+from graphs.gather import gathering
 from graphs.ingest import ingest
 from graphs.segment import segment
 from graphs.state import PilotRequest, State
@@ -38,12 +40,17 @@ class Step:
         return self.enabled is always
 
 
-STEPS: tuple[Step, ...] = (
-    Step("ingest", ingest, on_failure="fail"),
-    Step("segment", segment, on_failure="degrade", enabled=lambda request: request.enable_segment),
-    Step("embed", embed_with(HashedSvd()), on_failure="degrade", enabled=lambda request: request.enable_embed),
-    Step("analysis", analysis, on_failure="fail"),
-)
+def table(guard: Guard | None = None) -> tuple[Step, ...]:
+    """The steps. guard: what may be fetched where an input is an address."""
+    return (
+        Step("ingest", gathering(ingest, guard), on_failure="fail"),
+        Step("segment", segment, on_failure="degrade", enabled=lambda request: request.enable_segment),
+        Step("embed", embed_with(HashedSvd()), on_failure="degrade", enabled=lambda request: request.enable_embed),
+        Step("analysis", analysis, on_failure="fail"),
+    )
+
+
+STEPS = table()
 
 
 class Again(Exception):  # noqa: N818 - no error: what a runner answers by taking the step again
