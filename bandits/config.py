@@ -23,6 +23,7 @@ from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
 from bandits.learners.choice import LEARNERS, Learner
+from bandits.pilot_settings import PilotConfig
 from bandits.types import Scope, valid_name
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -248,6 +249,7 @@ class Config(_Strict):
     night: NightConfig = NightConfig()
     record: RecordConfig = RecordConfig()
     backup: BackupConfig = BackupConfig()
+    pilot: PilotConfig = PilotConfig()
 
     @field_validator("tenants", "domains")
     @classmethod

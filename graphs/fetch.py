@@ -26,6 +26,7 @@ import certifi
 import httpcore
 import httpx
 
+from bandits.pilot_settings import PilotConfig
 from graphs.errors import IngestError
 
 MAX_BYTES = 10 * 1024 * 1024
@@ -54,6 +55,11 @@ class Guard:
     max_bytes: int = MAX_BYTES  # of a page, as sent and after decompression
     max_seconds: float = 20.0  # for a page with all its redirects; the system's resolver keeps its own time
     max_redirects: int = 5
+
+    @classmethod
+    def of(cls, settings: PilotConfig) -> Guard:
+        """As pilotage.toml says."""
+        return cls(settings.hosts, settings.allow, int(settings.fetch_mb * 2**20), settings.fetch_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,22 +79,27 @@ SEEN = sa.Table(
 _INSERTS: Mapping[str, Callable[[sa.Table], Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
+_SELF = secrets.token_hex(4)  # a number of a process is given again, in a container always the same one
+
+
 def this_process() -> str:
-    """A name that no other process has, and that tells on its own host whether it lives."""
-    return f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
+    """An owner that nobody else is, not even the same process another time; on its host it can be told if it lives."""
+    return f"{socket.gethostname()}/{os.getpid()}/{_SELF}/{secrets.token_hex(4)}"
 
 
 def alive(owner: str) -> bool | None:
-    """Whether a process still runs; None where only its own host could tell."""
-    host, _, rest = owner.rpartition("/")[0].rpartition("/")
+    """Whether the process of an owner still runs; None where only its own host could tell."""
+    host, pid, token, _ = owner.split("/")
     if host != socket.gethostname():
         return None
+    if int(pid) == os.getpid():
+        return token == _SELF
     try:
-        os.kill(int(rest), 0)
-    except (ProcessLookupError, ValueError):
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass
     return True
 
 
@@ -131,9 +136,10 @@ class RunStore:
             TABLES.create_all(connection)
 
     @classmethod
-    def at(cls, home: Home) -> Self:
+    def at(cls, home: Home, *, keep_days: float = KEEP_DAYS) -> Self:
         """The store of a home: a file of its own, or the PostgreSQL server of the record."""
-        return cls(home.record_url if home.record_file is None else f"sqlite:///{home.root / 'pilot.db'}")
+        url = home.record_url if home.record_file is None else f"sqlite:///{home.root / 'pilot.db'}"
+        return cls(url, keep_days=keep_days)
 
     def begin(self, request: PilotRequest, *, mode: Mode = "wait", run_id: str | None = None, owner: str = "") -> str:
         """Store a request that waits to be run; its id. The same id again changes nothing, if the tenant is the same.
@@ -207,6 +213,12 @@ class RunStore:
             running = sa.and_(RUNS.c.id == run_id, RUNS.c.phase != "ended")
             connection.execute(sa.update(RUNS).where(running).values(cancelled=True))
         return self.view(run_id, tenant)
+
+    def forget(self, run_id: str, tenant: str) -> None:
+        """Take back a request that nobody will run; one that was begun stays."""
+        with self._transaction() as connection:
+            waits = sa.and_(RUNS.c.id == run_id, RUNS.c.tenant == tenant, RUNS.c.phase == "waiting")
+            connection.execute(sa.delete(RUNS).where(waits))
 
     def forsaken(self, mode: Mode) -> list[tuple[str, str]]:
         """(run, tenant) of this mode that belong to a process of this host that is no more, oldest first."""
