@@ -206,6 +206,14 @@ class RunStore:
             result=None if row.result is None else json.loads(row.result),
         )
 
+    def unless_failed(self, run_id: str, tenant: str) -> str | None:
+        """The id of a run to begin, to go on with, or to have the result of; None (for a new one) if it has failed."""
+        try:
+            result = self.view(run_id, tenant).result
+        except UnknownRunError:
+            return run_id
+        return None if result is not None and result["status"] == "failed" else run_id
+
     def cancel(self, run_id: str, tenant: str) -> RunView:
         """Ask a run to stop before its next step; one that waits never begins. Raises UnknownRunError."""
         with self._transaction() as connection:
