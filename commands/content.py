@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,7 @@ from bandits.types import new_id
 from commands.table import Json, pilot, place, show
 
 if TYPE_CHECKING:
+    from graphs.runs import RunStore
     from graphs.state import PilotResult
 
 Tenant = Annotated[str, typer.Option(help="For whom.")]
@@ -42,14 +45,10 @@ def pilot_run(
     """Ingest, segment, embed and analyse documents. Exit 1 if the run failed."""
     from graphs import EXAMPLE
     from graphs.pilot import resume_pilot, run_pilot
-    from graphs.runs import RunStore
     from graphs.state import PilotRequest
     from graphs.web import is_address
 
-    config = load_config()
-    config.check_workspace(tenant, workspace)
-    options = _options(orchestrator)
-    with RunStore.at(place(), keep_days=config.pilot.keep_days) as runs:
+    with _equipped(tenant, workspace, orchestrator) as (runs, options):
         if resume is not None:
             _tell(resume_pilot(resume, tenant, runs, force=take_over, **options), as_json)
             return
@@ -73,18 +72,15 @@ def pilot_inbox(
 ) -> None:
     """Run the pilot on what is new in a folder since the last time. Exit 1 if the run failed."""
     from graphs.inbox import new_files, run_inbox
-    from graphs.runs import RunStore
     from graphs.state import PilotRequest
 
-    config = load_config()
-    config.check_workspace(tenant, workspace)
     request = PilotRequest(tenant, workspace, (), segment, embed)
-    with RunStore.at(place(), keep_days=config.pilot.keep_days) as runs:
+    with _equipped(tenant, workspace, orchestrator) as (runs, options):
         if only_list:
             new = [str(path) for path in new_files(folder, request.namespace, runs).values()]
             show(new if as_json else "\n".join(new) or "Nothing is new.")
             return
-        result = run_inbox(folder, request, runs, **_options(orchestrator))
+        result = run_inbox(folder, request, runs, **options)
     if result is None:
         show({"status": "nothing new"} if as_json else "Nothing is new.")
     else:
@@ -103,11 +99,21 @@ def pilot_graph() -> None:
         raise PilotageError(f"langgraph must be there to draw its graph, but: {error}. Install it.") from None
 
 
-def _options(orchestrator: str) -> dict[str, Any]:
+@contextmanager
+def _equipped(tenant: str, workspace: str, orchestrator: str) -> Iterator[tuple[RunStore, dict[str, Any]]]:
+    """The store of runs, and how the configuration has them run."""
+    from graphs.depth import choosing
     from graphs.fetch import Guard
+    from graphs.runs import RunStore
     from graphs.steps import table
 
-    return {"orchestrator": orchestrator, "steps": table(Guard.of(load_config().pilot))}
+    config, home = load_config(), place()
+    config.check_workspace(tenant, workspace)
+    with (
+        RunStore.at(home, keep_days=config.pilot.keep_days) as runs,
+        choosing(home, config, tenant, workspace) as choose,
+    ):
+        yield runs, {"orchestrator": orchestrator, "steps": table(Guard.of(config.pilot), choose)}
 
 
 def _tell(result: PilotResult, as_json: bool) -> None:

@@ -7,6 +7,8 @@ up, it goes on at the step that it stopped in.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +21,21 @@ from bandits.config import load_config
 from bandits.serving import Home
 from bandits.warehouse import write_run
 from graphs import EXAMPLE
+from graphs.depth import choosing
 from graphs.fetch import Guard
 from graphs.inbox import run_inbox
 from graphs.pilot import resume_pilot, run_pilot
 from graphs.render import render
 from graphs.runs import RunStore
 from graphs.state import Input, PilotRequest, PilotResult
-from graphs.steps import table
+from graphs.steps import Step, table
 from graphs.web import is_address
 
 
 @task(name="pilot", cache_policy=NO_CACHE)
 def run(request: PilotRequest, run_id: str | None) -> PilotResult:
     """All steps, in whichever runner there is. No retries: a document that cannot be read stays so."""
-    settings = load_config().pilot
-    with RunStore.at(Home.here(), keep_days=settings.keep_days) as runs:
-        steps = table(Guard.of(settings))
+    with _equipped(request) as (runs, steps):
         if run_id is not None:  # stored by whoever enqueued it
             return resume_pilot(run_id, request.tenant, runs, force=True, steps=steps)
         mine = (flow_run.get_id() or "").replace("-", "")  # the same when Prefect tries again
@@ -45,9 +46,19 @@ def run(request: PilotRequest, run_id: str | None) -> PilotResult:
 @task(name="inbox", cache_policy=NO_CACHE)
 def read_inbox(request: PilotRequest, folder: str) -> PilotResult | None:
     """All steps on what is new in a folder."""
-    settings = load_config().pilot
-    with RunStore.at(Home.here(), keep_days=settings.keep_days) as runs:
-        return run_inbox(Path(folder), request, runs, steps=table(Guard.of(settings)))
+    with _equipped(request) as (runs, steps):
+        return run_inbox(Path(folder), request, runs, steps=steps)
+
+
+@contextmanager
+def _equipped(request: PilotRequest) -> Iterator[tuple[RunStore, tuple[Step, ...]]]:
+    """The store of runs and the steps, as the configuration has them."""
+    config, home = load_config(), Home.here()
+    with (
+        RunStore.at(home, keep_days=config.pilot.keep_days) as runs,
+        choosing(home, config, request.tenant, request.workspace) as choose,
+    ):
+        yield runs, table(Guard.of(config.pilot), choose)
 
 
 @flow(name="pilot", retries=1, retry_delay_seconds=10)

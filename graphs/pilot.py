@@ -159,6 +159,7 @@ def _ingest_summary(state: State) -> dict[str, Any] | None:
             }
             for document in state["documents"]
         ],
+        **({"depths": [asdict(one) for one in state["depths"]]} if "depths" in state else {}),
         "left_out": [asdict(one) for one in state.get("left_out", ())],
         "duplicates": list(state.get("duplicates", ())),
     }

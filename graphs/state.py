@@ -15,6 +15,7 @@ from graphs.passage import Cue, Document, Segment
 __all__ = [
     "Analysis",
     "Cue",
+    "Depth",
     "Document",
     "Evidence",
     "Finding",
@@ -61,6 +62,17 @@ class LeftOut:
     fault: str
     line: int | None
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How deep a document is read, and by which decision (depth.py)."""
+
+    document: str
+    depth: str  # skim, standard, deep
+    decision_id: str | None  # for votes; None where no money was left to decide
+    propensity: float | None
+    characters: int  # that are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +125,7 @@ class State(TypedDict, total=False):
     documents: tuple[Document, ...]
     left_out: tuple[LeftOut, ...]
     duplicates: tuple[str, ...]
+    depths: tuple[Depth, ...]
     segments: tuple[Segment, ...]
     index: Index
     analysis: Analysis

@@ -10,6 +10,7 @@ import httpx
 
 from graphs.analysis import analysis
 from graphs.audit import Recorder, reason_of
+from graphs.depth import Choose, reading
 from graphs.embed import HashedSvd, embed_with
 from graphs.fetch import Guard
 from graphs.gather import gathering
@@ -40,10 +41,10 @@ class Step:
         return self.enabled is always
 
 
-def table(guard: Guard | None = None) -> tuple[Step, ...]:
-    """The steps. guard: what may be fetched where an input is an address."""
+def table(guard: Guard | None = None, choose: Choose | None = None) -> tuple[Step, ...]:
+    """The steps. guard: what may be fetched where an input is an address; choose: how deep each document is read."""
     return (
-        Step("ingest", gathering(ingest, guard), on_failure="fail"),
+        Step("ingest", reading(gathering(ingest, guard), choose), on_failure="fail"),
         Step("segment", segment, on_failure="degrade", enabled=lambda request: request.enable_segment),
         Step("embed", embed_with(HashedSvd()), on_failure="degrade", enabled=lambda request: request.enable_embed),
         Step("analysis", analysis, on_failure="fail"),

@@ -48,7 +48,7 @@ def create_app(
     record, metrics = home.open_record(), Metrics()
     servers = Servers(home, config, record, rng or np.random.default_rng(), clock, refresh_s)
     keys, pilots = KeyRing(home), pilot or Pilot()
-    pilots.open(home, config.pilot)
+    pilots.open(home, config, servers)
     refusals = Refusals(home.root, metrics.refused)
 
     @asynccontextmanager

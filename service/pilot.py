@@ -16,13 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from bandits.pilot_settings import PilotConfig
+from bandits.config import Config
 from bandits.serving import Home
 from service.enqueue import enqueue
 from service.errors import BusyError, InvalidRequestError, PilotFailedError, ServiceError
+from service.servers import Servers
 
 if TYPE_CHECKING:
     from graphs.audit import Counters
+    from graphs.depth import Choose
     from graphs.runs import RunStore, RunView
     from graphs.state import Input
 
@@ -59,11 +61,10 @@ class Pilot:
         self._counters: Counters | None = None
         self._runs: RunStore | None = None
         self._first, self._counting = threading.Lock(), threading.Lock()
-        self._settings = PilotConfig()
 
-    def open(self, home: Home, settings: PilotConfig) -> None:
-        """Where the runs are kept, and what they may fetch. To be called once, before anything else."""
-        self._home, self._settings = home, settings
+    def open(self, home: Home, config: Config, servers: Servers) -> None:
+        """Where the runs are kept, what they may fetch, who decides. To be called once, before anything else."""
+        self._home, self._config, self._servers, self._settings = home, config, servers, config.pilot
 
     async def run(
         self, tenant: str, workspace: str, inputs: Sequence[Input] | None, segment: bool, embed: bool
@@ -179,8 +180,18 @@ class Pilot:
         from graphs.pilot import resume_pilot  # noqa: PLC0415
         from graphs.steps import table  # noqa: PLC0415
 
-        steps = table(Guard.of(self._settings))
-        return resume_pilot(run_id, tenant, self._store(), counters=self._counted(), steps=steps)
+        runs = self._store()
+        choose = self._choice(tenant, runs.view(run_id, tenant).workspace)
+        steps = table(Guard.of(self._settings), choose)
+        return resume_pilot(run_id, tenant, runs, counters=self._counted(), steps=steps)
+
+    def _choice(self, tenant: str, workspace: str) -> Choose | None:
+        from graphs.depth import DOMAIN, choose_depth, wanted  # noqa: PLC0415
+
+        if not wanted(self._config):
+            return None
+        server = self._servers.get(self._servers.scope(tenant, workspace, DOMAIN))
+        return lambda document: choose_depth(server, document)
 
     def _resume(self) -> None:
         for run_id, tenant in self._store().forsaken("background"):

@@ -10,12 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from bandits.config import parse_config
 from bandits.pilot_settings import PilotConfig
 from bandits.serving import Home
 from graphs import runs as store
+from graphs.depth import READ
 from graphs.runs import RunStore
 from graphs.state import PilotRequest
-from service.pilot import Pilot
 
 NOTES = {"name": "notes.md", "text": "# Deploy\n\nThe deploy failed on Friday. We rolled it back."}
 TRAIL = [(step, what) for step in ("ingest", "segment", "embed", "analysis") for what in ("started", "completed")]
@@ -177,6 +178,28 @@ def test_a_run_that_a_service_left_behind_goes_on_with_the_next(serve_at, home, 
         assert [api.get(f"/pilot/runs/{one}").json()["phase"] for one in (waits, prefects)] == ["waiting"] * 2
 
 
+def test_votes_on_a_report_are_outcomes_of_how_deep_it_was_read(serve_at, home, config, acme):
+    """Where the domain is configured: each document's decision stands in the result, and takes a vote once."""
+    arms = [
+        {"name": name, "model": name, "usd_per_request": usd}
+        for name, usd in zip(READ, (1e-5, 1e-4, 1e-3), strict=True)
+    ]
+    domains = config.model_dump()["domains"] | {"content_analysis": {"arms": arms, "budget_usd_per_request": 1e-2}}
+    deep = parse_config(config.model_dump(exclude={"record"}) | {"domains": domains}, "test")
+    running = serve_at(home, deep)
+    with running.client(acme) as api:
+        long = {"name": "long.txt", "text": "The deploy failed on Friday. " * 300}
+        run = api.post("/pilot/run", json={"inputs": [NOTES, long]}).json()
+        depths = run["ingest"]["depths"]
+        votes = [api.post("/feedback", json={"decision_id": one["decision_id"], "vote": 1}).json() for one in depths]
+        story = api.get(f"/decisions/{depths[0]['decision_id']}").json()
+
+    assert [one["document"] for one in depths] == [one["id"] for one in run["ingest"]["documents"]]
+    assert {one["depth"] for one in depths} <= set(READ)
+    assert votes == [{"recorded": True}] * 2
+    assert (story["scope"], story["arm"], story["reward"]) == ("acme/main/content_analysis", depths[0]["depth"], 1.0)
+
+
 class Prefect(BaseHTTPRequestHandler):
     """As much of a Prefect server as the service speaks to."""
 
@@ -245,12 +268,10 @@ def test_without_a_prefect_server_nothing_is_enqueued_and_nothing_is_left(shared
         assert shared.api.get(f"/pilot/runs/{run_id}").status_code == 404
 
 
-def test_a_deployment_that_is_not_there_is_named(start, acme, prefect):
+def test_a_deployment_that_is_not_there_is_named(serve_at, home, config, acme, prefect):
     """With what deploys it."""
-    pilot = Pilot()
-    running = start(pilot=pilot)
-    pilot._settings = PilotConfig(deployment="pilot/elsewhere")
-    with running.client(acme) as api:
+    settings = PilotConfig(deployment="pilot/elsewhere")
+    with serve_at(home, config.model_copy(update={"pilot": settings})).client(acme) as api:
         answer = api.post("/pilot/run?mode=enqueue")
     assert answer.status_code == 503
     assert "pilot/elsewhere, but answers with 404; deploy it" in answer.json()["error"]["message"]
