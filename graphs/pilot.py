@@ -18,7 +18,7 @@ from bandits.types import new_id
 from graphs import langgraph_pilot, sequential
 from graphs.audit import COUNTERS, Counters, Listener, Recorder, reason_of
 from graphs.errors import RunsError
-from graphs.index import VectorStore
+from graphs.index import Index, VectorStore
 from graphs.state import PilotRequest, PilotResult, State, Status
 from graphs.steps import STEPS, Step, names
 
@@ -74,8 +74,8 @@ def run_pilot(
         if state.get("left_out"):
             gone = ", ".join(one.name for one in state["left_out"])
             recorder.degrade("documents_left_out", "ingest", f"{len(state['left_out'])} could not be read: {gone}")
-        if store is not None and "index" in state:
-            store.put(state["index"])
+        if store is not None and "index" in state and "error" not in state:
+            _put(store, state["index"], recorder)
         recorder.close(names(steps))  # before the status: a listener may break here, too
         status = "failed" if "error" in state else "degraded" if recorder.degradations else "ok"
         result = _result(state, status, label, time.perf_counter() - start, recorder)
@@ -121,6 +121,14 @@ def _run(
             reason = reason_of(error)
     recorder.degrade("fallback_sequential", "orchestrator", reason)
     return "sequential", sequential.run(steps, state, recorder)
+
+
+def _put(store: VectorStore, index: Index, recorder: Recorder) -> None:
+    """Keep the vectors for searches; what was found in the documents stands without that."""
+    try:
+        store.put(index)
+    except Exception as error:
+        recorder.degrade("not_stored", "embed", reason_of(error))
 
 
 def _result(state: State, status: Status, label: Label, duration_s: float, recorder: Recorder) -> PilotResult:

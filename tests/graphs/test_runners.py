@@ -277,6 +277,19 @@ class RunnerConformance:
         assert 0.0 < steps <= result.duration_seconds
         assert all(event["duration_s"] > 0.0 for event in result.events if event["what"] == "completed")
 
+    def test_a_store_that_breaks_degrades(self):
+        class Full:
+            def put(self, index):
+                raise OSError("no space left")
+
+        result, counters = self.run(request(), store=Full())
+
+        assert (result.status, result.error) == ("degraded", None)
+        assert [(one["event"], one["reason"]) for one in result.degradations] == [
+            ("not_stored", "OSError: no space left")
+        ]
+        assert counters.snapshot()["runs"] == {"degraded": 1}
+
     def test_vectors_go_to_the_store_of_their_namespace(self):
         store = VectorStore()
         result, _ = self.run(request(), store=store)
