@@ -101,19 +101,12 @@ def pilot_graph() -> None:
 
 @contextmanager
 def _equipped(tenant: str, workspace: str, orchestrator: str) -> Iterator[tuple[RunStore, dict[str, Any]]]:
-    """The store of runs, and how the configuration has them run."""
-    from graphs.depth import choosing
-    from graphs.fetch import Guard
-    from graphs.runs import RunStore
-    from graphs.steps import table
+    from graphs.kit import equipped
 
-    config, home = load_config(), place()
+    config = load_config()
     config.check_workspace(tenant, workspace)
-    with (
-        RunStore.at(home, keep_days=config.pilot.keep_days) as runs,
-        choosing(home, config, tenant, workspace) as choose,
-    ):
-        yield runs, {"orchestrator": orchestrator, "steps": table(Guard.of(config.pilot), choose)}
+    with equipped(place(), config, tenant, workspace) as (runs, options):
+        yield runs, {**options, "orchestrator": orchestrator}
 
 
 def _tell(result: PilotResult, as_json: bool) -> None:

@@ -7,8 +7,6 @@ up, it goes on at the step that it stopped in.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +19,30 @@ from bandits.config import load_config
 from bandits.serving import Home
 from bandits.warehouse import write_run
 from graphs import EXAMPLE
-from graphs.depth import choosing
-from graphs.fetch import Guard
 from graphs.inbox import run_inbox
+from graphs.kit import equipped
 from graphs.pilot import resume_pilot, run_pilot
 from graphs.render import render
-from graphs.runs import RunStore
 from graphs.state import Input, PilotRequest, PilotResult
-from graphs.steps import Step, table
 from graphs.web import is_address
 
 
 @task(name="pilot", cache_policy=NO_CACHE)
 def run(request: PilotRequest, run_id: str | None) -> PilotResult:
     """All steps, in whichever runner there is. No retries: a document that cannot be read stays so."""
-    with _equipped(request) as (runs, steps):
+    with equipped(Home.here(), load_config(), request.tenant, request.workspace) as (runs, options):
         if run_id is not None:  # stored by whoever enqueued it
-            return resume_pilot(run_id, request.tenant, runs, force=True, steps=steps)
+            return resume_pilot(run_id, request.tenant, runs, force=True, **options)
         mine = (flow_run.get_id() or "").replace("-", "")  # the same when Prefect tries again
         begun = runs.unless_failed(mine, request.tenant) if mine else None
-        return run_pilot(request, runs=runs, run_id=begun, force=True, steps=steps)
+        return run_pilot(request, runs=runs, run_id=begun, force=True, **options)
 
 
 @task(name="inbox", cache_policy=NO_CACHE)
 def read_inbox(request: PilotRequest, folder: str) -> PilotResult | None:
     """All steps on what is new in a folder."""
-    with _equipped(request) as (runs, steps):
-        return run_inbox(Path(folder), request, runs, steps=steps)
-
-
-@contextmanager
-def _equipped(request: PilotRequest) -> Iterator[tuple[RunStore, tuple[Step, ...]]]:
-    """The store of runs and the steps, as the configuration has them."""
-    config, home = load_config(), Home.here()
-    with (
-        RunStore.at(home, keep_days=config.pilot.keep_days) as runs,
-        choosing(home, config, request.tenant, request.workspace) as choose,
-    ):
-        yield runs, table(Guard.of(config.pilot), choose)
+    with equipped(Home.here(), load_config(), request.tenant, request.workspace) as (runs, options):
+        return run_inbox(Path(folder), request, runs, **options)
 
 
 @flow(name="pilot", retries=1, retry_delay_seconds=10)

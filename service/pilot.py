@@ -176,14 +176,13 @@ class Pilot:
 
     def _finish(self, run_id: str, tenant: str) -> Any:  # noqa: ANN401 - a PilotResult, whose room is not imported yet
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when scikit-learn loads: a core for each run, no more
-        from graphs.fetch import Guard  # noqa: PLC0415
+        from graphs.kit import options_of  # noqa: PLC0415
         from graphs.pilot import resume_pilot  # noqa: PLC0415
-        from graphs.steps import table  # noqa: PLC0415
 
         runs = self._store()
         choose = self._choice(tenant, runs.view(run_id, tenant).workspace)
-        steps = table(Guard.of(self._settings), choose)
-        return resume_pilot(run_id, tenant, runs, counters=self._counted(), steps=steps)
+        options = options_of(self._home, self._config, choose)
+        return resume_pilot(run_id, tenant, runs, counters=self._counted(), **options)
 
     def _choice(self, tenant: str, workspace: str) -> Choose | None:
         from graphs.depth import DOMAIN, choose_depth, wanted  # noqa: PLC0415
