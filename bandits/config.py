@@ -24,6 +24,7 @@ from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, share
 from bandits.features import width
 from bandits.learners.choice import LEARNERS, Learner
 from bandits.tuning_settings import TuningConfig
+from bandits.pilot_settings import PilotConfig
 from bandits.types import Scope, valid_name
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -254,6 +255,7 @@ class Config(_Strict):
     tuning: TuningConfig = TuningConfig()
     record: RecordConfig = RecordConfig()
     backup: BackupConfig = BackupConfig()
+    pilot: PilotConfig = PilotConfig()
 
     @field_validator("tenants", "domains")
     @classmethod

@@ -49,28 +49,35 @@ class HashedSvd:
         """Fit on n >= 1 texts; raises EmbedError on none."""
         if not texts:
             raise EmbedError("an embedder must be fitted on at least 1 text, but got none; ingest a document first.")
-        hashing = HashingVectorizer(
-            analyzer=content_words, n_features=2**14, alternate_sign=False, norm=None, dtype=np.float64
-        )
         tfidf = TfidfTransformer(sublinear_tf=True)
-        weights = tfidf.fit_transform(hashing.transform(texts))
+        weights = tfidf.fit_transform(_hashing().transform(texts))
         _, _, components = randomized_svd(weights, min(self.dimension, len(texts)), n_iter=2, random_state=0)
-        return _HashedSvdEncoder(hashing, tfidf, components)
+        return HashedSvdEncoder(tfidf.idf_, components)
 
 
 @dataclass(frozen=True, eq=False)
-class _HashedSvdEncoder:
-    hashing: Any
-    tfidf: Any
+class HashedSvdEncoder:
+    """What was fitted: nothing but arrays, so that a run can be stored and go on elsewhere."""
+
+    idf: NDArray[np.float64]  # (features,)
     components: NDArray[np.float64]  # (dimension, features)
 
     @property
     def dimension(self) -> int:
+        """Length of each vector."""
         return int(self.components.shape[0])
 
     def encode(self, texts: Sequence[str]) -> Vectors:
-        weights = self.tfidf.transform(self.hashing.transform(texts))
-        return unit(np.asarray(weights @ self.components.T))
+        """See Encoder."""
+        tfidf = TfidfTransformer(sublinear_tf=True)
+        tfidf.idf_ = self.idf
+        return unit(np.asarray(tfidf.transform(_hashing().transform(texts)) @ self.components.T))
+
+
+def _hashing() -> Any:  # noqa: ANN401 - scikit-learn has no types
+    return HashingVectorizer(
+        analyzer=content_words, n_features=2**14, alternate_sign=False, norm=None, dtype=np.float64
+    )
 
 
 def embed_with(embedder: Embedder) -> Callable[[State], State]:

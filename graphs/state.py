@@ -15,6 +15,7 @@ from graphs.passage import Cue, Document, Segment
 __all__ = [
     "Analysis",
     "Cue",
+    "Depth",
     "Document",
     "Evidence",
     "Finding",
@@ -25,7 +26,7 @@ __all__ = [
     "State",
 ]
 
-Input = str | Path | tuple[str, str]  # a path, or (name, text)
+Input = str | Path | tuple[str, str]  # a path of a file or a folder, an address (https://…), or (name, text)
 Status = Literal["ok", "degraded", "failed"]
 Kind = Literal["topic", "key_phrase", "sentiment", "summary"]
 
@@ -61,6 +62,17 @@ class LeftOut:
     fault: str
     line: int | None
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How deep a document is read, and by which decision (depth.py)."""
+
+    document: str
+    depth: str  # skim, standard, deep
+    decision_id: str | None  # for votes; None where no money was left to decide
+    propensity: float | None
+    characters: int  # that are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +125,7 @@ class State(TypedDict, total=False):
     documents: tuple[Document, ...]
     left_out: tuple[LeftOut, ...]
     duplicates: tuple[str, ...]
+    depths: tuple[Depth, ...]
     segments: tuple[Segment, ...]
     index: Index
     analysis: Analysis
@@ -140,3 +153,10 @@ class PilotResult:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; steps that were not taken, or failed, have no key."""
         return {key: value for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> PilotResult:
+        """What `to_dict` gave, after a journey through JSON."""
+        steps = dict.fromkeys(("ingest", "segment", "embed", "analysis"))
+        tuples = {key: tuple(said[key]) for key in ("degradations", "events")}
+        return cls(**{**steps, **said, **tuples})

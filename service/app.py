@@ -48,11 +48,13 @@ def create_app(
     record, metrics = home.open_record(), Metrics()
     servers = Servers(home, config, record, rng or np.random.default_rng(), clock, refresh_s)
     keys, pilots = KeyRing(home), pilot or Pilot()
+    pilots.open(home, config, servers)
     refusals = Refusals(home.root, metrics.refused)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         servers.start()
+        pilots.resume()
         try:
             yield
         finally:

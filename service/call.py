@@ -30,6 +30,7 @@ _EXAMPLES = {
     401: ("KeyRefusedError", "a request must have one header 'Authorization: Bearer plt_…', but has 0; make a key …"),
     403: ("TenantRefusedError", "tenant must be that of the key; leave it out."),
     404: ("UnknownScopeError", "workspace must be one of main, but got 'elsewhere'; add it to pilotage.toml."),
+    409: ("RunCancelledError", "a run must not be cancelled to have a result, but 0193… was; ask for it again."),
     413: ("BodyTooLargeError", "a body must have at most 10,000,000 bytes, but has more; send it in parts."),
     422: ("InvalidRequestError", "body.quality: Input should be less than or equal to 1, but got 7.0. See …"),
     429: ("BudgetExhaustedError", "a request must fit the caps of its tenant, but usd_per_day of acme has … left."),
