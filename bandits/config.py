@@ -22,6 +22,7 @@ from bandits.budget import affordable
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
+from bandits.gateway_settings import GatewayConfig
 from bandits.learners.choice import LEARNERS, Learner
 from bandits.types import Scope, valid_name
 
@@ -252,6 +253,7 @@ class Config(_Strict):
     night: NightConfig = NightConfig()
     record: RecordConfig = RecordConfig()
     backup: BackupConfig = BackupConfig()
+    gateway: GatewayConfig = GatewayConfig()
 
     @field_validator("tenants", "domains")
     @classmethod
