@@ -339,7 +339,7 @@ def test_a_bug_in_an_adapter_costs_no_answer(streaming, caplog):
     """Another stands in; the log says where it broke, and quotes nothing."""
 
     async def scene(w):
-        w.gateway._adapters = {**w.gateway._adapters, "primary": Buggy()}
+        w.gateway.adapters = {**w.gateway.adapters, "primary": Buggy()}
         _, answer = await asked(w, streaming)
         assert answer.served == "spare"
         assert w.told[0] == ("", "failed:malformed", 0.0)
