@@ -23,6 +23,7 @@ from bandits.catalogue import ModelConfig, ProviderConfig
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
+from bandits.gateway_settings import GatewayConfig
 from bandits.learners.choice import LEARNERS, Learner
 from bandits.types import Scope, valid_name
 
@@ -251,6 +252,7 @@ class Config(_Strict):
     night: NightConfig = NightConfig()
     record: RecordConfig = RecordConfig()
     backup: BackupConfig = BackupConfig()
+    gateway: GatewayConfig = GatewayConfig()
     providers: dict[str, ProviderConfig] = Field(default={}, validate_default=True)
 
     @field_validator("tenants", "domains", "providers")

@@ -31,6 +31,7 @@ Failure = Literal[
     "too_large",
     "empty",  # a success without text or tool call is none
     "unknown_prompt",  # a recording does not have it
+    "resting",  # it was not even asked: its breaker is open
 ]
 
 
@@ -97,6 +98,7 @@ class Piece:
     """A piece of an answer as it streams. tool_calls: deltas in OpenAI's form, with "index".
 
     quality: [0, 1] where a recording has a judgement.   cost_usd: where it has that; else usage and prices tell.
+    restart: what came before is void, another model begins anew; only the gateway says so, and only where allowed to.
     """
 
     text: str = ""
@@ -105,6 +107,7 @@ class Piece:
     usage: Usage | None = None
     quality: float | None = None
     cost_usd: float | None = None
+    restart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
