@@ -358,6 +358,8 @@ def parse_config(data: Mapping[str, Any], source: str) -> Config:
 
 
 def _fault(fault: Mapping[str, Any]) -> str:
+    if not fault["loc"]:  # of the file as a whole, which is not shown again
+        return f"{fault['msg']}."
     *parents, key = fault["loc"]
     place = ".".join(map(str, fault["loc"]))
     if fault["type"] != "extra_forbidden":
