@@ -7,13 +7,12 @@ prompt that was not recorded is an error.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
+import math
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from gateway.adapter import GatewayError, Reply
+from gateway.adapter import Ask, GatewayError, Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +35,35 @@ class Replay:
         """The prompts that it can answer."""
         return list(self._recordings)
 
-    def complete(self, model: str, prompt: str) -> Reply:
-        """See Adapter."""
-        started = time.perf_counter()
+    def recorded(self, model: str, prompt: str) -> Recording:
+        """What was recorded of `model` for `prompt`; raises GatewayError (unknown_prompt) where nothing was."""
         models = self._recordings.get(prompt)
         if models is None:
             raise GatewayError(
                 f"replay can answer only the {len(self._recordings)} recorded prompts, but got {prompt[:60]!r}; "
-                "ask one of those, or configure a live provider."
+                "ask one of those, or configure a live provider.",
+                kind="unknown_prompt",
             )
         if model not in models:
-            raise GatewayError(f"replay has {', '.join(sorted(models))} for this prompt, but not {model!r}.")
-        recording = models[model]
+            raise GatewayError(
+                f"replay has {', '.join(sorted(models))} for this prompt, but not {model!r}; ask one of those.",
+                kind="unknown_prompt",
+            )
+        return models[model]
+
+    async def complete(self, model: str, ask: Ask) -> tuple[Piece, ...]:
+        """See Adapter. The last piece carries the recorded quality and cost."""
+        recording = self.recorded(model, ask.prompt)
         text = recording.text or f"[recorded reply of {model}; its text was not kept]"
-        latency = time.perf_counter() - started
-        return Reply(text, model, recording.cost_usd, latency, recording.quality)
+        return Piece(text), Piece(finish="stop", quality=recording.quality, cost_usd=recording.cost_usd)
+
+    async def stream(self, model: str, ask: Ask) -> AsyncGenerator[Piece]:
+        """See Adapter. There are as many pieces as of a complete answer: a recording has no tokens."""
+        for piece in await self.complete(model, ask):
+            yield piece
+
+    async def close(self) -> None:
+        """See Adapter."""
 
     @classmethod
     def read(cls, path: Path) -> Replay:
@@ -62,13 +75,12 @@ class Replay:
             raise GatewayError(f"the recording {path} must be readable UTF-8, but: {error}.") from error
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                row = _row(line, f"{path}, line {number}")
-                models = recordings.setdefault(row["prompt"], {})
-                models[row["model"]] = Recording(float(row["quality"]), float(row["cost_usd"]), row.get("text"))
+                prompt, model, recording = _row(line, f"{path}, line {number}")
+                recordings.setdefault(prompt, {})[model] = recording
         return cls(recordings)
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
+def _row(line: str, where: str) -> tuple[str, str, Recording]:
     try:
         row = json.loads(line)
         missing = {"prompt", "model", "quality", "cost_usd"} - set(row)
@@ -76,4 +88,12 @@ def _row(line: str, where: str) -> dict[str, Any]:
         raise GatewayError(f"each line of a recording must be a JSON object, but {where}: {error}.") from None
     if missing:
         raise GatewayError(f"a recording needs prompt, model, quality and cost_usd; {where} lacks {sorted(missing)}.")
-    return dict(row)
+    prompt, model, text, quality, usd = (row.get(k) for k in ("prompt", "model", "text", "quality", "cost_usd"))
+    named = isinstance(prompt, str) and isinstance(model, str) and isinstance(text, str | None)
+    measured = isinstance(quality, int | float) and isinstance(usd, int | float)
+    if not (named and measured and 0.0 <= quality <= 1.0 and 0.0 <= usd < math.inf):
+        raise GatewayError(
+            f"a recording's prompt, model and text must be strings, its quality in [0, 1], its cost_usd >= 0; {where} "
+            "holds something else."
+        )
+    return prompt, model, Recording(float(quality), float(usd), text)
