@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from bandits.budget import affordable
+from bandits.conversation_settings import ConversationConfig, SignalWorth
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
@@ -81,6 +82,7 @@ class RewardConfig(_Strict):
         default="failed",
         description="what an arm learns when another answered for it: that it failed, or what was served",
     )
+    signals: SignalWorth = Field(default=SignalWorth(), description="what asking again and regenerating say of quality")
     weights: RewardWeights = RewardWeights()
     dear_usd: Dollars | None = Field(default=None, description="a cost that earns nothing; free earns 1")
     slow_s: Seconds | None = Field(default=None, description="a latency that earns nothing; none at all earns 1")
@@ -117,6 +119,7 @@ class DomainConfig(_Strict):
         description="still: what was published; watch: less what broke since; learn: and with each arm's level since",
     )
     reward: RewardConfig = RewardConfig()
+    conversations: ConversationConfig = ConversationConfig()
     experiments: dict[str, ExperimentConfig] = {}
     holdback: HoldbackConfig | None = Field(default=None, description="users who are served without any learning")
 
