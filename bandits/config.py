@@ -23,6 +23,7 @@ from bandits.conversation_settings import ConversationConfig, SignalWorth
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
+from bandits.gateway_settings import GatewayConfig
 from bandits.learners.choice import LEARNERS, Learner
 from bandits.types import Scope, valid_name
 
@@ -255,6 +256,7 @@ class Config(_Strict):
     night: NightConfig = NightConfig()
     record: RecordConfig = RecordConfig()
     backup: BackupConfig = BackupConfig()
+    gateway: GatewayConfig = GatewayConfig()
 
     @field_validator("tenants", "domains")
     @classmethod

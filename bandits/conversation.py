@@ -140,12 +140,16 @@ def saving(arm: ArmConfig, outcomes: Sequence[Outcome]) -> float:
     return tokens * max(prices.input - prices.cached, 0.0) / 1e6
 
 
-def joined(record: Record, outcome: Outcome) -> Outcome | None:
-    """The same said of the draw that its turn follows; None where there is none, or nothing is said of quality.
+def joined(record: Record, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """What is said of the quality of turns, said of the draws that they follow; nothing for what follows no draw.
 
     What one person says of a draw that was made for another stays where it was said: the one may be erased without the
     other. Raises RecordError.
     """
+    return [found for outcome in outcomes if (found := _of_the_draw(record, outcome)) is not None]
+
+
+def _of_the_draw(record: Record, outcome: Outcome) -> Outcome | None:
     if outcome.quality is None and outcome.vote is None and outcome.source not in SIGNALS:
         return None
     try:
@@ -158,8 +162,16 @@ def joined(record: Record, outcome: Outcome) -> Outcome | None:
     if draw.user != turn.user or draw.scope != outcome.scope:
         return None
     key = f"turn-{turn.id}-{outcome.key}" if outcome.key else ""
-    of_the_turn = dict.fromkeys(("cost_usd", "latency_s", "input_tokens", "output_tokens", "first_token_s"))
-    return replace(outcome, decision_id=draw.id, key=key, **of_the_turn)
+    return replace(
+        outcome,
+        decision_id=draw.id,
+        key=key,
+        cost_usd=None,
+        latency_s=None,
+        input_tokens=None,
+        output_tokens=None,
+        first_token_s=None,
+    )
 
 
 def _worth(policy: Policy, arms: tuple[str, ...], context: Context, price: float) -> Vector:

@@ -8,7 +8,9 @@ from typing import Any, Literal, Protocol
 
 from bandits.errors import PilotageError
 
-Message = Mapping[str, Any]  # in OpenAI's form: {"role", "content", "tool_calls"?, "tool_call_id"?}; content may be parts
+Message = Mapping[
+    str, Any
+]  # in OpenAI's form: {"role", "content", "tool_calls"?, "tool_call_id"?}; content may be parts
 ToolCall = Mapping[str, Any]  # in OpenAI's form: {"id", "type": "function", "function": {"name", "arguments"}}
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -31,6 +33,7 @@ Failure = Literal[
     "too_large",
     "empty",  # a success without text or tool call is none
     "unknown_prompt",  # a recording does not have it
+    "resting",  # it was not even asked: its breaker is open
 ]
 
 
@@ -89,6 +92,7 @@ class Piece:
     """A piece of an answer as it streams. tool_calls: deltas in OpenAI's form, with "index".
 
     quality: [0, 1] where a recording has a judgement already.   cost_usd: where it has that; else usage and prices tell.
+    restart: what came before is void, another model begins anew; only the gateway says so, and only where allowed to.
     """
 
     text: str = ""
@@ -97,6 +101,7 @@ class Piece:
     usage: Usage | None = None
     quality: float | None = None
     cost_usd: float | None = None
+    restart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
