@@ -143,6 +143,7 @@ def saving(arm: ArmConfig, outcomes: Sequence[Outcome]) -> float:
 def joined(record: Record, outcomes: Sequence[Outcome]) -> list[Outcome]:
     """What is said of the quality of turns, said of the draws that they follow; nothing for what follows no draw.
 
+    A turn in which the arm failed is no word on all the others: it stays with the turn, and the breaker knows it too.
     What one person says of a draw that was made for another stays where it was said: the one may be erased without the
     other. Raises RecordError.
     """
@@ -150,7 +151,8 @@ def joined(record: Record, outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def _of_the_draw(record: Record, outcome: Outcome) -> Outcome | None:
-    if outcome.quality is None and outcome.vote is None and outcome.source not in SIGNALS:
+    silent = outcome.quality is None and outcome.vote is None and outcome.source not in SIGNALS
+    if silent or outcome.failed:
         return None
     try:
         turn = record.decision(outcome.decision_id, outcome.scope.tenant)

@@ -107,7 +107,7 @@ class Teaching:
         """s of the docstring: how much a verdict on this decision would teach."""
         phi = _phi(decision)
         width = max(float(phi @ self._inverse(len(phi)) @ phi), 0.0)
-        judged = {arm: count for arm, count in zip(self.arms, self.counts.tolist(), strict=True)}
+        judged = dict(zip(self.arms, self.counts.tolist(), strict=True))
         n = float(self.counts.sum())
         each = np.array([np.sqrt(width * (n + 1.0) / (judged.get(arm, 0.0) + 1.0)) for arm in decision.arms])
         return float(decision.probabilities @ each)
