@@ -24,6 +24,7 @@ from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
 from bandits.gateway_settings import GatewayConfig
+from bandits.judge_settings import JudgeConfig
 from bandits.learners.choice import LEARNERS, Learner
 from bandits.types import Scope, valid_name
 
@@ -121,6 +122,7 @@ class DomainConfig(_Strict):
     )
     reward: RewardConfig = RewardConfig()
     conversations: ConversationConfig = ConversationConfig()
+    judge: JudgeConfig | None = Field(default=None, description="a model that judges some of the answers; none: nobody")
     experiments: dict[str, ExperimentConfig] = {}
     holdback: HoldbackConfig | None = Field(default=None, description="users who are served without any learning")
 

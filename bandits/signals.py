@@ -7,8 +7,8 @@ Both are outcomes of the earlier decision, of nobody's making (`source`), and ca
 say of its quality, if anything, is for the domain's reward to state (`signals`). Each is recorded once a decision.
 
 No text is kept for this. The question before stands in the request itself, as apps send the conversation along; that
-the prompt is the same as that of the decision before shows in its features, which are logged and fold away case and
-whitespace. Only the same person counts, and words so few that anybody may say them twice do not ("go on", "yes").
+the prompt is the same as that of the decision before shows in its features, which are logged. Only the same person
+counts, and words so few that anybody may say them twice do not ("go on", "yes").
 """
 
 from __future__ import annotations

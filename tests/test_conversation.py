@@ -113,7 +113,9 @@ class TestStaying:
         """Not even under one key."""
         record = MemoryRecord()
         router(clock, record=record).decide(CONTEXT, conversation="c")
-        elsewhere = Router(Scope("acme", "other", "model_routing"), domain(1.0), record, np.random.default_rng(1), clock)
+        elsewhere = Router(
+            Scope("acme", "other", "model_routing"), domain(1.0), record, np.random.default_rng(1), clock
+        )
         assert activated(elsewhere.decide(CONTEXT, conversation="c"))
 
     def test_money_counts_each_turn_as_a_request(self, clock):
@@ -168,7 +170,7 @@ class TestDrawingAnew:
         config = domain(1.0)
         less = config.model_copy(update={"arms": config.arms[:2]})
         assert first.arm == "dear"
-        assert activated(router(clock, less, record).decide(CONTEXT, conversation="c"))
+        assert activated(router(clock, less, record, seed=1).decide(CONTEXT, conversation="c"))
 
     def test_an_arm_that_the_caller_pinned_stays(self, clock):
         """Nobody drew it, nobody learns from it, and the conversation goes on with it."""
@@ -243,10 +245,11 @@ class TestWhatIsSaidOfATurn:
             assert [len(record.outcomes(one.id)) for one in (first, second)] == [0, 1]
 
 
+CAME = {"cost_usd": 0.1, "latency_s": 1.0, "input_tokens": 9_000, "output_tokens": 1_000}
+
+
 class TestSwitching:
     """A domain that draws each turn. 10,000 tokens are cached: staying saves .09 USD, worth 9 at 100 a dollar."""
-
-    CAME = {"cost_usd": 0.1, "latency_s": 1.0, "input_tokens": 9_000, "output_tokens": 1_000}
 
     def second(self, clock, config, serving, came=CAME, first_arm="cheap", wait=1.0, **others):
         """The second turn of a conversation that began with `first_arm`."""
@@ -266,7 +269,7 @@ class TestSwitching:
 
     def test_an_arm_that_pays_stays(self, clock):
         """At a hundredth of the tokens .0009 USD are at stake, worth .09: .1 more is enough, .05 is not."""
-        came = self.CAME | {"input_tokens": 90, "output_tokens": 10}
+        came = CAME | {"input_tokens": 90, "output_tokens": 10}
         made = self.second(clock, priced(decide="each_turn"), foretelling((0.5, 0.55, 0.6)), came)
         assert dict(made.excluded) == {"middle": DEAR}
         assert made.probabilities[2] > 0.9
@@ -310,7 +313,7 @@ class TestSwitching:
     def test_exactly_those_stay_whose_gain_pays_and_it_replays_to_the_bit(self, q, tokens, price, first):
         """Law: gain >= lambda tokens (input - cached), and what was logged is all that replay needs."""
         serving, config, clock = foretelling(q, price), priced(decide="each_turn"), Clock()
-        came = self.CAME | {"input_tokens": tokens, "output_tokens": 0}
+        came = CAME | {"input_tokens": tokens, "output_tokens": 0}
         made = self.second(clock, config, serving, came, first)
         lost = made.price * tokens * 9e-6
         gain = np.array(q) - made.price * 1e-9 - (q[ARMS.index(first)] - made.price * 1e-9)
@@ -325,7 +328,7 @@ class TestSwitching:
     def test_the_saving_is_of_what_was_read_and_written(self, clock):
         """10,000 tokens at 9 USD less a million; nothing where no price for cached input is known."""
         arm = priced().arms[0]
-        came = Outcome("d", 0.0, SCOPE, **self.CAME)
+        came = Outcome("d", 0.0, SCOPE, **CAME)
         judged = Outcome("d", 0.0, SCOPE, cost_usd=1.0, source="judge", arm=JUDGE)
         assert saving(arm, [came, judged]) == pytest.approx(0.09)
         assert saving(domain(1.0).arms[0], [came]) == 0.0
