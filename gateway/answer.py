@@ -17,12 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Self, TypeVar
 
 import numpy as np
 
 from bandits import features
-from bandits.config import ArmConfig
+from bandits.config import ArmConfig, Config
 from bandits.gateway_settings import GatewayConfig
 from bandits.router import Router
 from bandits.types import Context, Decision
@@ -30,6 +31,7 @@ from gateway.adapter import Adapter, Ask, GatewayError, Piece, Reply, text_of
 from gateway.attempt import CANCELLED, Attempt, Gathered, streamed, whole
 from gateway.breaker import Breakers, Model, State
 from gateway.fallback import incapable, roomier, stand_ins
+from gateway.providers import open_adapters
 from gateway.retry import RetryBudget, pause
 
 _log = logging.getLogger("gateway")
@@ -143,7 +145,7 @@ class Gateway:
         clock: Callable[[], float] = time.time,
         rng: np.random.Generator | None = None,
     ) -> None:
-        self._adapters, self._settings, self._clock = adapters, settings or GatewayConfig(), clock
+        self.adapters, self._settings, self._clock = adapters, settings or GatewayConfig(), clock
         self._rng = rng or np.random.default_rng()
         self._breakers, self._budget = Breakers(self._settings), RetryBudget(self._settings.retry_share)
         self._threads = ThreadPoolExecutor(_WAITING, "gateway")
@@ -195,7 +197,7 @@ class Gateway:
     async def close(self) -> None:
         """Wait for what is being recorded, and let go of all connections."""
         await asyncio.gather(*self._reports, return_exceptions=True)
-        for adapter in self._adapters.values():
+        for adapter in self.adapters.values():
             await adapter.close()
         self._threads.shutdown(wait=False)
 
@@ -230,11 +232,12 @@ class Gateway:
             raise
         drawn = _model(router.domain.arm(decision.arm))
         self._breakers.leave(probes - {drawn})
-        waiting = [] if pinned is not None else stand_ins(decision, router.domain, closed)
-        return _Call(router, ask, decision, until, waiting[: self._settings.stand_ins], probes & {drawn})
+        most = 0 if pinned is not None else self._settings.stand_ins
+        waiting = stand_ins(decision, router.domain, closed, most)
+        return _Call(router, ask, decision, until, waiting, probes & {drawn})
 
     def _unable(self, arm: ArmConfig, ask: Ask) -> str | None:
-        return incapable(arm, ask) if arm.provider in self._adapters else "its provider is not configured"
+        return incapable(arm, ask) if arm.provider in self.adapters else "its provider is not configured"
 
     async def _run(self, call: _Call, *, is_streaming: bool) -> AsyncGenerator[Piece, None]:
         """The pieces of an answer; what was tried is recorded whichever way this ends."""
@@ -281,7 +284,7 @@ class Gateway:
         """One attempt. Where others may stand in, half of the time that is left is theirs."""
         now, arm = _now(), gathered.arm
         until = now + (call.until - now) / 2.0 if call.waiting else call.until
-        adapter = self._adapters[arm.provider]
+        adapter = self.adapters[arm.provider]
         if is_streaming:
             made = streamed(adapter, call.ask, gathered, until, call.until, self._settings)
         else:
@@ -369,6 +372,15 @@ class Gateway:
     async def _aside(self, blocking: Callable[[], _T]) -> _T:
         """Wait for the disk in a thread: the event loop has streams to serve."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, blocking)
+
+
+def open_gateway(config: Config, recording: Path | None = None) -> Gateway:
+    """A gateway to the providers of the configuration.   recording: what a replay answers from; None: its own.
+
+    Raises what open_adapters raises.
+    """
+    adapters = open_adapters(config, recording=recording, connect_s=config.gateway.connect_s)
+    return Gateway(adapters, config.gateway)
 
 
 def request_of(ask: Ask) -> features.Request:

@@ -30,22 +30,24 @@ def incapable(arm: ArmConfig, ask: Ask) -> str | None:
     return None
 
 
-def stand_ins(decision: Decision, domain: DomainConfig, closed: Mapping[str, str]) -> list[str]:
-    """Arms that may answer for the one drawn, in the order in which to ask them.
+def stand_ins(decision: Decision, domain: DomainConfig, closed: Mapping[str, str], most: int) -> list[str]:
+    """Arms that may answer for the one drawn, `most` at most, in the order in which to ask them.
 
     Those that might have been drawn (so they are capable, and the budget reaches them), the likeliest first: that is
-    the order in which the policy itself prefers them. Last, whatever the budget says, the cheapest that can take the
-    prompt: nobody goes without an answer for want of the money that the dear arms are denied.
+    the order in which the policy itself prefers them. Then those that cost no more than the one drawn, the dearest of
+    them first. Last, whatever the budget says, the cheapest that can take the prompt: nobody goes without an answer for
+    want of the money that the dear arms are denied.
 
     closed: arms that cannot take the prompt, or that are left alone, with the reason; they never stand in.
     """
-    likely = sorted(zip(decision.probabilities.tolist(), decision.arms, strict=True), key=lambda pair: -pair[0])
-    order = [arm for p, arm in likely if p > 0.0 and arm != decision.arm and arm not in closed]
+    chances = dict(zip(decision.arms, decision.probabilities.tolist(), strict=True))
     able = [arm for arm in domain.arms if arm.name not in closed and arm.name != decision.arm]
-    cheapest = min(able, key=lambda arm: arm.usd_per_request, default=None)
-    if cheapest is not None and cheapest.name not in order:
-        order.append(cheapest.name)
-    return order
+    likely = sorted((arm for arm in able if chances[arm.name] > 0.0), key=lambda arm: -chances[arm.name])
+    dearest_first = sorted(able, key=lambda arm: -arm.usd_per_request)
+    limit = domain.arm(decision.arm).usd_per_request
+    order = [*likely, *(arm for arm in dearest_first if arm.usd_per_request <= limit), *dearest_first[-1:]]
+    names = list(dict.fromkeys(arm.name for arm in order))
+    return names if len(names) <= most else [*names[: most - 1], names[-1]][:most]
 
 
 def roomier(arms: Sequence[str], than: str, domain: DomainConfig, why: Failure) -> list[str]:
