@@ -275,11 +275,12 @@ class Config(_Strict):
     @model_validator(mode="after")
     def _offered(self) -> Config:
         for domain, settings in self.domains.items():
-            for arm in settings.arms:
-                if arm.provider not in self.providers:
+            named = [(arm.name, arm.provider) for arm in settings.arms]
+            for name, provider in [*named, *([("judge", settings.judge.provider)] if settings.judge else [])]:
+                if provider not in self.providers:
                     raise ValueError(
                         f"an arm's provider must be one of {', '.join(sorted(self.providers))}, "
-                        f"but {domain}/{arm.name} names {arm.provider!r}; add [providers.{arm.provider}]"
+                        f"but {domain}/{name} names {provider!r}; add [providers.{provider}]"
                     )
         return self
 

@@ -275,7 +275,7 @@ class Judge:
             said = f"a judge must answer within {self._settings.timeout_s:g} s, but did not."
             raise GatewayError(said, kind="total_timeout") from None
         except GatewayError as error:
-            spent.usd += error.cost_usd
+            spent.usd += error.cost_usd if error.usage is None else cost(self._priced, error.usage)
             raise
         spent.usd += self._cost(pieces)
         return verdict("".join(piece.text for piece in pieces), token)

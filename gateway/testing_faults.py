@@ -56,7 +56,7 @@ class FaultServer:
     """
 
     port: int = 0
-    fault: Fault | None | Callable[[], Fault | None] = None
+    fault: Fault | Callable[[], Fault | None] | None = None
     retry_after: str = "1"
     calls: list[Call] = field(default_factory=list)
     open: int = 0  # connections
