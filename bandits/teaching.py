@@ -28,7 +28,7 @@ from bandits.types import JUDGE, Decision, Matrix, Outcome, Scope, Vector
 
 SOURCE = "judge"  # of verdicts, and of what they cost
 _FAR = 20_000  # rows of the record that a process reads back at least when it begins
-_MEMORY = 1_000.0  # decisions over which the mean of s is taken
+_MEMORY = 200.0  # decisions over which the mean of s is taken
 
 
 def key_of(chance: float) -> str:
