@@ -27,7 +27,7 @@ class GatewayConfig(BaseModel):
     )
     backoff_s: _Seconds = Field(default=0.2, description="mean pause before the first retry; it doubles")
     stand_ins: int = Field(default=2, ge=0, le=10, description="other models that a request may try; 0: none")
-    after_first_token: Literal["cut", "restart"] = Field(
+    midway: Literal["cut", "restart"] = Field(
         default="cut", description="of a stream that fails midway: tell the client, or begin anew with another model"
     )
     breaker_failures: int = Field(default=5, ge=1, description="failures in a row until a model is left alone")

@@ -266,7 +266,7 @@ class Gateway:
             except GatewayError as error:
                 failed = self._failed(call, gathered, error)
                 is_shown = is_streaming and gathered.has_begun
-                may_go_on = not is_shown or self._settings.after_first_token == "restart"
+                may_go_on = not is_shown or self._settings.midway == "restart"
                 following = await self._following(call, name, asked, error) if may_go_on else None
                 if following is None:
                     self.counts["unanswered"] += 1

@@ -212,7 +212,7 @@ def _not_empty(gathered: Gathered) -> None:
 
 
 def _merge(call: dict[str, Any], delta: Mapping[str, Any]) -> None:
-    """Put a delta of a tool call, in OpenAI's form, to what came of that call: arguments grow, the rest is named once."""
+    """Put a delta of a tool call, in OpenAI's form, to what came of it: arguments grow, the rest is named once."""
     for key in ("id", "type"):
         if delta.get(key):
             call[key] = delta[key]

@@ -21,7 +21,7 @@ _SAVED = 10.0  # retries that quiet times may save up
 
 @dataclass(slots=True)
 class RetryBudget:
-    """A token bucket: each request pays in `share`, each retry takes 1. So retries <= share of requests, at any time."""
+    """A token bucket: each request pays in `share`, each retry takes 1. So retries <= share of requests, always."""
 
     share: float
     _saved: float = 0.0

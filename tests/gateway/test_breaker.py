@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -110,7 +112,7 @@ def test_probes_are_a_second_apart_and_recovery_is_found_in_time(steps):
             breaker.answered(probe=True)
         else:
             breaker.failed("server", now, probe=True)
-    assert all(later - earlier >= SETTINGS.breaker_pause_s for earlier, later in zip(probes, probes[1:], strict=False))
+    assert all(later - earlier >= SETTINGS.breaker_pause_s for earlier, later in itertools.pairwise(probes))
 
 
 def test_models_have_breakers_of_their_own():
@@ -128,10 +130,9 @@ def test_models_have_breakers_of_their_own():
 @given(st.lists(st.booleans(), max_size=400), st.floats(0.0, 1.0))
 def test_retries_are_never_more_than_their_share(asked, share):
     """At any moment, whatever came before."""
-    budget, requests, retries = RetryBudget(share), 0, 0
-    for wants in asked:
+    budget, retries = RetryBudget(share), 0
+    for requests, wants in enumerate(asked, start=1):
         budget.requested()
-        requests += 1
         retries += wants and budget.take()
         assert retries <= share * requests + 1e-6
 
