@@ -43,14 +43,29 @@ DEAR = "switching costs more than it is expected to earn"
 class Talk:
     """A conversation as `Router.decide` takes it.
 
-    key: its pseudonym.   begins: whether it certainly begins now, whatever the record has under this key.
+    key: its pseudonym; "" for a single request.   begins: it certainly begins now, whatever the record has of this key.
+    regenerate: the app says that its user wants another answer than the last.
     """
 
-    key: str
+    key: str = ""
     begins: bool = False
+    regenerate: bool = False
+
+    @classmethod
+    def of(cls, given: Talk | str) -> Talk:
+        """The conversation of which only the pseudonym is given."""
+        return cls(given) if isinstance(given, str) else given
 
 
-def talk(ids: IdRing, scope: Scope, messages: Sequence[Mapping[str, Any]], user: str = "", key: str = "") -> Talk:
+def talk(
+    ids: IdRing,
+    scope: Scope,
+    messages: Sequence[Mapping[str, Any]],
+    user: str = "",
+    key: str = "",
+    *,
+    regenerate: bool = False,
+) -> Talk:
     """The conversation that a request belongs to.
 
     key: as the app names it, else it is known by how it began: all messages (in OpenAI's form) up to the first of the
@@ -59,13 +74,13 @@ def talk(ids: IdRing, scope: Scope, messages: Sequence[Mapping[str, Any]], user:
     Neither a name nor a word is kept, only a pseudonym under the tenant's key. Raises KeyFileError.
     """
     if key:
-        return Talk(ids.conversation(scope, f"named {key}"))
+        return Talk(ids.conversation(scope, f"named {key}"), regenerate=regenerate)
     if not messages:
-        return Talk("")
+        return Talk()
     first = next((at for at, one in enumerate(messages) if one.get("role") == "user"), len(messages) - 1)
     opening = json.dumps([user, *messages[: first + 1]], sort_keys=True, default=str)
     begins = not any(one.get("role") == "assistant" for one in messages[first + 1 :])
-    return Talk(ids.conversation(scope, f"begun {opening}"), begins)
+    return Talk(ids.conversation(scope, f"begun {opening}"), begins, regenerate)
 
 
 @dataclass(frozen=True, slots=True)

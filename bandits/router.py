@@ -21,7 +21,7 @@ from bandits.arms import fitted
 from bandits.budget import Pacer, affordable
 from bandits.caps import Reservation, nano
 from bandits.config import DomainConfig
-from bandits.conversation import ANOTHER, DEAR, before, joined
+from bandits.conversation import ANOTHER, DEAR, Talk, before, joined
 from bandits.errors import ContextError, LedgerError, PilotageError, UnavailableError
 from bandits.experiments.serving import Experiments, builtin
 from bandits.features import check_context, width
@@ -110,6 +110,15 @@ class Router:
         """The record that it decides into."""
         return self._record
 
+    def now(self) -> float:
+        """What its clock says: UTC, seconds since the epoch."""
+        return self._clock()
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """The caps of its tenant; None where there are none."""
+        return self._ledger
+
     @property
     def serving(self) -> Serving:
         """The policy that serves now."""
@@ -149,16 +158,15 @@ class Router:
         user: str = "",
         unavailable: Mapping[str, str] | None = None,
         *,
-        conversation: str = "",
-        begins: bool = False,
+        conversation: Talk | str = "",
         pinned: str | None = None,
     ) -> Decision:
         """Draw an arm for one context, (d,), and record the draw; returns when the record has it.
 
         user: the pseudonym of whoever asks (ids.py), "" for nobody in particular.   unavailable: arms that cannot
         answer now, with the reason; what is drawn from, and logged, is the distribution over the others.
-        conversation: the pseudonym of what it belongs to: a later turn stays with the arm of the newest one, as
-        conversation.py says, unless the caller knows that it `begins`.
+        conversation: what it belongs to, or the pseudonym of that: a later turn stays with the arm of the newest one,
+        as conversation.py says.
         pinned: the arm that the caller insists on: logged as forced, and never learned from.
         Raises ContextError for a context that is not finite or not of the domain's length, UnknownArmError and
         UnavailableError for `unavailable` arms that the domain does not have, or that leave none, and with a ledger
@@ -171,7 +179,8 @@ class Router:
         now = self._clock()
         if len(self._ahead) > _AHEAD:
             self.catch_up()
-        newest = None if begins or pinned else before(self._record, self.scope, conversation, self.domain)
+        talk = Talk.of(conversation)
+        newest = None if talk.begins or pinned else before(self._record, self.scope, talk.key, self.domain)
         held = self._hold(user, now, pinned)
         with self._lock:
             self._state.turn(day_of(now))
@@ -214,7 +223,7 @@ class Router:
                 user=user,
                 forced=pinned is not None or stays is not None,
                 seen=0 if learning is None else learning.seen,
-                conversation=conversation,
+                conversation=talk.key,
             )
             self._state.add(decision)
             self._ahead[decision.id] += 1

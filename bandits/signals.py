@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from bandits.conversation import Talk
 from bandits.errors import DuplicateOutcomeError
 from bandits.features import Request, names
 from bandits.features.request import fold
@@ -40,31 +41,27 @@ def notice(
     router: Router,
     request: Request,
     context: Context,
-    *,
+    conversation: Talk | str,
     user: str,
-    conversation: str,
-    now: float,
-    begins: bool = False,
-    regenerate: bool = False,
 ) -> Outcome | None:
     """Record what a new request says of the turn before it; call it before the request is decided.
 
-    context: of the request, (d,).   user, conversation: pseudonyms.   now: UTC, seconds since the epoch.
-    begins: see conversation.Talk; of nobody in particular such a request says nothing: it may be somebody else's.
-    regenerate: the app says that its user wants another answer.
+    context: of the request, (d,).   conversation: it, or its pseudonym.   user: pseudonym, "" for nobody in particular:
+    then a conversation that certainly begins says nothing, for it may be somebody else's.
     Returns what was recorded, None where nothing was. Raises RecordError.
     """
-    if not conversation or (begins and not user):
+    talk = Talk.of(conversation)
+    if not talk.key or (talk.begins and not user):
         return None
-    before = router.record.conversation(router.scope.tenant, conversation)
+    before = router.record.conversation(router.scope.tenant, talk.key)
     if before is None or before.scope != router.scope or before.user != user:
         return None
-    signal: Signal | None = "regenerate" if regenerate else said(request, context, before)
+    signal: Signal | None = "regenerate" if talk.regenerate else said(request, context, before)
     if signal is None:
         return None
     outcomes = router.record.outcomes(before.id)
-    last = answered(outcomes)
-    if not regenerate and (last is None or now - last > router.domain.conversations.reask_s):
+    now, last = router.now(), answered(outcomes)
+    if not talk.regenerate and (last is None or now - last > router.domain.conversations.reask_s):
         return None
     outcome = Outcome(before.id, now, router.scope, source=signal, key=signal, arm=served(outcomes))
     with suppress(DuplicateOutcomeError):

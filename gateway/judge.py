@@ -27,7 +27,6 @@ from bandits.caps import Reservation, nano
 from bandits.config import ArmConfig
 from bandits.errors import BudgetExhaustedError, PilotageError
 from bandits.judge_settings import JudgeConfig
-from bandits.ledger import Ledger
 from bandits.rewards import activated
 from bandits.router import Router
 from bandits.state import day_of
@@ -125,7 +124,7 @@ class Judge:
     """The judge of one scope. Used from one event loop.
 
     adapter: of the judge's provider.   rng: decides which answers it sees.   clock: UTC, seconds since the epoch.
-    ledger: caps of the tenant, which hold for judging too; None: no caps.
+    The caps of the tenant hold for judging too.
     """
 
     def __init__(
@@ -135,12 +134,11 @@ class Judge:
         settings: JudgeConfig,
         rng: np.random.Generator,
         clock: Callable[[], float] = time.time,
-        ledger: Ledger | None = None,
     ) -> None:
         self._router, self._adapter, self._settings = router, adapter, settings
         kept = {name: getattr(settings, name) for name in ArmConfig.model_fields if name != "name"}
         self._priced = ArmConfig(name="judge", **kept)
-        self._rng, self._clock, self._ledger = rng, clock, ledger
+        self._rng, self._clock, self._ledger = rng, clock, router.ledger
         self._teaching = Teaching(router.scope, router.domain.arm_names, settings.share)
         self._lock = asyncio.Lock()  # of the purse, and of the judge's own trial
         self._tasks: set[asyncio.Task[Outcome | None]] = set()
@@ -297,9 +295,8 @@ class Judges:
         adapters: Mapping[str, Adapter],
         rng: np.random.Generator,
         clock: Callable[[], float] = time.time,
-        ledger: Ledger | None = None,
     ) -> None:
-        self._adapters, self._rng, self._clock, self._ledger = adapters, rng, clock, ledger
+        self._adapters, self._rng, self._clock = adapters, rng, clock
         self._made: dict[Scope, Judge] = {}
 
     def offer(self, router: Router, decision: Decision, question: str, answer: str, served: str) -> bool:
@@ -311,7 +308,7 @@ class Judges:
         if judge is None:
             (rng,) = self._rng.spawn(1)
             adapter = self._adapters[settings.provider]
-            judge = self._made[router.scope] = Judge(router, adapter, settings, rng, self._clock, self._ledger)
+            judge = self._made[router.scope] = Judge(router, adapter, settings, rng, self._clock)
         return judge.offer(decision, question, answer, served="" if served == decision.arm else served)
 
     def counts(self) -> Mapping[Scope, Count]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits.config import DomainConfig
-from bandits.conversation import ANOTHER, DEAR, FOLLOWS, saving, talk
+from bandits.conversation import ANOTHER, DEAR, FOLLOWS, Talk, saving, talk
 from bandits.errors import ConfigError
 from bandits.ids import IdRing
 from bandits.learners.cost import CostModel
@@ -79,7 +79,7 @@ def turns(made: Router, clock: Clock, n: int, **others):
     """So many turns of one conversation, a second apart."""
     found = []
     for _ in range(n):
-        found.append(made.decide(CONTEXT, "ann", conversation="c", **others))
+        found.append(made.decide(CONTEXT, "ann", **({"conversation": "c"} | others)))
         clock.now += 1.0
     return found
 
@@ -128,7 +128,7 @@ class TestStaying:
     def test_a_conversation_that_certainly_begins_is_drawn(self, clock):
         """Whatever stands in the record under its key."""
         made = router(clock)
-        assert all(activated(turn) for turn in turns(made, clock, 5, begins=True))
+        assert all(activated(turn) for turn in turns(made, clock, 5, conversation=Talk("c", begins=True)))
 
 
 class TestDrawingAnew:

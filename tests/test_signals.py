@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bandits.config import RewardConfig
+from bandits.conversation import Talk
 from bandits.errors import ShapeError
 from bandits.features import Request, Turn, context
 from bandits.record import SqlRecord
@@ -39,9 +40,9 @@ class Chat:
         user = self.user if user is None else user
         request = Request(text, tuple(Turn(role, said_) for role, said_ in before), self.now)
         known = context(request, self.router.domain.features)
-        about = {"user": user, "conversation": "c", "begins": others.pop("begins", False)}
-        noticed = notice(self.router, request, known, now=self.now, **about, **others)
-        decision = self.router.decide(known, user, conversation="c", begins=about["begins"])
+        talk = Talk("c", **others)
+        noticed = notice(self.router, request, known, talk, user)
+        decision = self.router.decide(known, user, conversation=talk)
         if answered:
             came = Outcome(decision.id, self.now, SCOPE, cost_usd=1e-4, latency_s=0.5, source="openai", result="stop")
             self.router.report(came)
@@ -148,8 +149,7 @@ class TestOnce:
             _, first = chat.ask(QUESTION)
             request = Request(QUESTION, tuple(Turn(*turn) for turn in EARLIER), chat.now + 1.0)
             known = context(request, "text-1")
-            about = {"user": "ann", "conversation": "c", "now": chat.now + 1.0}
-            found = [notice(chat.router, request, known, **about) for _ in range(3)]
+            found = [notice(chat.router, request, known, "c", "ann") for _ in range(3)]
             assert [source(one) for one in found] == ["reask", None, None]
             kept = [o for o in record.outcomes(first.id) if o.source in SIGNALS]
             assert kept == [found[0]]

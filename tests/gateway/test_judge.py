@@ -95,8 +95,8 @@ async def court(script, config=SETTINGS, record=None, ledger=None, **of_domain):
     provider = ProviderConfig(kind="openai", base_url=f"http://127.0.0.1:{port}/v1", trust_env=False)
     adapter = open_live("judge", provider, "", (), 1.0)
     record = MemoryRecord() if record is None else record
-    router = Router(SCOPE, domain(1.0, **of_domain), record, np.random.default_rng(0), lambda: T)
-    judge = Judge(router, adapter, config, np.random.default_rng(1), lambda: T, ledger)
+    router = Router(SCOPE, domain(1.0, **of_domain), record, np.random.default_rng(0), lambda: T, ledger=ledger)
+    judge = Judge(router, adapter, config, np.random.default_rng(1), lambda: T)
     try:
         yield judge, router
     finally:
@@ -302,17 +302,23 @@ def test_the_purse_of_a_day_is_one_for_all_processes_and_empty_is_empty(limit):
 
 
 def test_the_caps_of_the_tenant_hold_for_judging_too(tmp_path):
-    """A cap that is used up pays for no verdict, and nothing stays held."""
+    """What a cap has not left pays for no verdict, what it has does; nothing stays held."""
     url = f"sqlite:///{tmp_path / 'record.db'}"
 
     async def scene():
-        with SqlRecord(url) as record, Ledger(url, {"acme": CapsConfig(usd_per_day=0.005)}) as ledger:
+        with SqlRecord(url) as record, Ledger(url, {"acme": CapsConfig(usd_per_day=0.04)}) as ledger:
             async with court(Script(), record=record, ledger=ledger) as (judge, router):
-                await judged(judge, router, "Paris.")
-                return judge.count, ledger.reserve("acme", "", int(0.005 * NANO), T).amount
+                for spent in (0.01, 0.015):
+                    decision = await asyncio.to_thread(router.decide, CONTEXT)
+                    await asyncio.to_thread(router.report, Outcome(decision.id, T, SCOPE, cost_usd=spent))
+                    judge.offer(decision, QUESTION, "Paris.")
+                    await judge.close()
+                (day,) = ledger.standings("acme", "", T)
+                return judge.count, day
 
-    count, left = asyncio.run(scene())
-    assert (count.judged, count.unpaid, left) == (0, 1, int(0.005 * NANO))
+    count, day = asyncio.run(scene())
+    assert (count.judged, count.unpaid) == (1, 1)
+    assert (day.reserved, day.settled) == (0, round((0.01 + 4 * USD + 0.015) * NANO))
 
 
 @pytest.mark.parametrize(("served", "fallback", "expected"), [("dear", "failed", None), ("dear", "as_served", "dear")])
