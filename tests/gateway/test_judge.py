@@ -26,9 +26,10 @@ from bandits.router import Router
 from bandits.teaching import Teaching, chance_of, key_of
 from bandits.types import JUDGE, Outcome, Scope
 from gateway.adapter import Ask
-from gateway.judge import BEST, Judge, Judges, RefusedVerdictError, posed, verdict
+from gateway.judge import Judge, Judges
 from gateway.live import open_live
 from gateway.providers import open_adapters
+from gateway.verdict import BEST, RefusedVerdictError, posed, verdict
 from tests.logs import ARMS, domain
 
 SCOPE = Scope("acme", "main", "model_routing")
@@ -289,7 +290,7 @@ def test_the_purse_of_a_day_is_one_for_all_processes_and_empty_is_empty(limit):
 
     async def scene():
         async with court(script, config, record) as (judge, router), court(script, config, record) as (other, _):
-            decisions = [await asyncio.to_thread(router.decide, CONTEXT) for _ in range(8)]
+            decisions = [await asyncio.to_thread(router.decide, CONTEXT) for _ in range(40)]
             for decision, one in zip(decisions, itertools.cycle([judge, other]), strict=False):
                 one.offer(decision, QUESTION, "Paris.")
                 await one.close()
