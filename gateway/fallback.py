@@ -47,7 +47,9 @@ def stand_ins(decision: Decision, domain: DomainConfig, closed: Mapping[str, str
     limit = domain.arm(decision.arm).usd_per_request
     order = [*likely, *(arm for arm in dearest_first if arm.usd_per_request <= limit), *dearest_first[-1:]]
     names = list(dict.fromkeys(arm.name for arm in order))
-    return names if len(names) <= most else [*names[: most - 1], names[-1]][:most]
+    if len(names) > most and dearest_first[-1].name not in names[:most]:
+        return [*names[: most - 1], dearest_first[-1].name][:most]
+    return names[:most]
 
 
 def roomier(arms: Sequence[str], than: str, domain: DomainConfig, why: Failure) -> list[str]:
