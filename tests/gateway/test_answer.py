@@ -13,8 +13,9 @@ from bandits.gateway_settings import GatewayConfig
 from bandits.rewards import cost, reward
 from bandits.types import Outcome
 from gateway.adapter import Ask, GatewayError
-from gateway.answer import UnansweredError, request_of
+from gateway.answer import UnansweredError
 from gateway.testing_faults import FAULTS, TEXT, USAGE
+from gateway.turn import request_of
 from tests.gateway.conftest import PRICES, QUICK, USD, arm, domain, world
 
 ASK = Ask.of("Why is the sky blue?")
