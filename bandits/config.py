@@ -23,6 +23,7 @@ from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
 from bandits.learners.choice import LEARNERS, Learner
+from bandits.limits import RatesConfig, ServiceConfig
 from bandits.types import Scope, valid_name
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -185,6 +186,7 @@ class TenantConfig(_Strict):
 
     workspaces: tuple[str, ...] = ("main",)
     caps: CapsConfig = CapsConfig()
+    rates: RatesConfig = RatesConfig()
     retention_days: float | None = Field(default=None, gt=0.0, description="older decisions are erased; none: never")
     store_prompts: bool = Field(default=False, description="keep prompts, sealed with the key of the person who asked")
 
@@ -252,6 +254,7 @@ class Config(_Strict):
     night: NightConfig = NightConfig()
     record: RecordConfig = RecordConfig()
     backup: BackupConfig = BackupConfig()
+    service: ServiceConfig = ServiceConfig()
 
     @field_validator("tenants", "domains")
     @classmethod

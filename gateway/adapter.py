@@ -8,7 +8,9 @@ from typing import Any, Literal, Protocol
 
 from bandits.errors import PilotageError
 
-Message = Mapping[str, Any]  # in OpenAI's form: {"role", "content", "tool_calls"?, "tool_call_id"?}; content may be parts
+Message = Mapping[
+    str, Any
+]  # in OpenAI's form: {"role", "content", "tool_calls"?, "tool_call_id"?}; content may be parts
 ToolCall = Mapping[str, Any]  # in OpenAI's form: {"id", "type": "function", "function": {"name", "arguments"}}
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 

@@ -1,36 +1,24 @@
-"""Decide, take feedback, explain: the routes of the bandits."""
+"""Decide, take feedback: the routes that write."""
 
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Header, Query
 
 from bandits.features import Asker, Request, Turn, context
-from bandits.ids import bare
-from bandits.keys import trusted_keys
 from bandits.prompts import keep
-from bandits.snapshots import list_versions
-from bandits.types import Context, Outcome
-from bandits.why import explain
-from service.bodies import (
-    FeedbackAnswer,
-    FeedbackBody,
-    RouteAnswer,
-    RouteBody,
-    SnapshotAnswer,
-    SnapshotQuery,
-    StoryAnswer,
-    TenantOnly,
-)
-from service.call import Here, errors
+from bandits.types import Context, Decision, Outcome
+from bandits.why import served_by
+from service.bodies import FeedbackAnswer, FeedbackBody, RouteAnswer, RouteBody, TenantOnly
+from service.call import Here, Parts, errors
 
 router = APIRouter(tags=["decisions"])
 
 
-@router.post("/route", summary="Decide", responses=errors(401, 403, 404, 413, 422, 429, 503))
+@router.post("/route", summary="Decide", responses=errors(401, 402, 403, 404, 408, 413, 422, 429, 503))
 def route(body: RouteBody, here: Here, _: Annotated[TenantOnly, Query()]) -> RouteAnswer:
     """Draw an arm and record the draw. Nothing is asked of a model: the caller does that, and reports what came back.
 
@@ -59,7 +47,7 @@ def route(body: RouteBody, here: Here, _: Annotated[TenantOnly, Query()]) -> Rou
     )
 
 
-@router.post("/feedback", summary="Report", responses=errors(401, 403, 404, 413, 422, 503))
+@router.post("/feedback", summary="Report", responses=errors(401, 403, 404, 408, 413, 422, 429, 503))
 def feedback(
     body: FeedbackBody,
     here: Here,
@@ -74,10 +62,10 @@ def feedback(
     """
     parts = here.parts
     decision_id = parts.ids.check(body.decision_id, here.tenant, body.user or "")
-    scope = parts.record.decision(decision_id, here.tenant).scope
-    parts.servers.scope(scope.tenant, scope.workspace, scope.domain)
+    made = parts.record.decision(decision_id, here.tenant)
+    scope = parts.servers.scope(made.scope.tenant, made.scope.workspace, made.scope.domain)
     measured = body.model_dump(include={"quality", "vote", "cost_usd", "latency_s"})
-    outcome = Outcome(decision_id, parts.clock(), scope, **measured)
+    outcome = Outcome(decision_id, parts.clock(), scope, **measured, arm=_told_of(body, made, parts))
     server = parts.servers.get(scope)
     recorded = server.report_once(outcome, request=idempotency_key, event=body.event_id or "")
     if recorded:
@@ -85,52 +73,14 @@ def feedback(
     return FeedbackAnswer(recorded=recorded)
 
 
-@router.get(
-    "/decisions/{decision_id}",
-    summary="Explain a decision",
-    response_model=StoryAnswer,
-    responses=errors(401, 403, 404, 422, 503),
-)
-def decision(
-    decision_id: Annotated[str, Path(max_length=64)], here: Here, _: Annotated[TenantOnly, Query()]
-) -> dict[str, Any]:
-    """Why this arm: probabilities, estimates, what came back, and whether the policy gives the same numbers again."""
-    parts, decision_id = here.parts, bare(decision_id)
-    found = parts.record.decision(decision_id, here.tenant)
-    parts.servers.scope(found.scope.tenant, found.scope.workspace, found.scope.domain)
-    domain, trusted = parts.config.domains[found.scope.domain], trusted_keys(parts.home.root)
-    outcomes = parts.record.outcomes(decision_id)
-    return explain(found, outcomes, domain, parts.home.snapshots, trusted, parts.clock(), parts.record).as_dict()
+def _told_of(body: FeedbackBody, decision: Decision, parts: Parts) -> str:
+    """The arm that the report is about; "" for the one drawn. Raises UnknownArmError.
 
-
-@router.get("/snapshots", summary="List policies", responses=errors(401, 403, 404, 422, 503))
-def snapshots(query: Annotated[SnapshotQuery, Query()], here: Here) -> list[SnapshotAnswer]:
-    """The published policies of the key's tenant, newest last in each scope, and whether each still verifies."""
-    parts, found = here.parts, []
-    trusted, serving = trusted_keys(parts.home.root), parts.servers.serving()
-    if query.workspace is not None:
-        parts.servers.check_workspace(here.tenant, query.workspace)
-    if query.domain is not None:
-        parts.servers.check_domain(query.domain)
-    for scope in parts.servers.scopes(here.tenant):
-        if query.workspace not in (None, scope.workspace) or query.domain not in (None, scope.domain):
-            continue
-        for one in list_versions(parts.home.snapshots, scope, trusted=trusted, now=parts.clock()):
-            m = one.manifest
-            found.append(
-                SnapshotAnswer(
-                    scope=str(scope),
-                    version=one.version,
-                    kind=m.kind if m else None,
-                    position=m.position if m else None,
-                    created=m.created if m else None,
-                    expires=m.expires if m else None,
-                    content=m.content if m else None,
-                    fault=one.fault,
-                    serving=serving.get(scope) == one.version,
-                )
-            )
-    return found
+    Who likes the answer of a stand-in says nothing of the arm that failed.
+    """
+    arm = body.arm or served_by(decision, parts.record.outcomes(decision.id)) or decision.arm
+    parts.config.domains[decision.scope.domain].arm(arm)
+    return "" if arm == decision.arm else arm
 
 
 def _context(body: RouteBody, schema: str, now: float) -> Context:

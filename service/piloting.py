@@ -12,7 +12,7 @@ from service.errors import InvalidRequestError
 
 router = APIRouter(tags=["pilot"])
 _T = TypeVar("_T")
-_REFUSED = errors(401, 403, 404, 413, 422, 500, 503)
+_REFUSED = errors(401, 403, 404, 408, 413, 422, 429, 500, 503)
 
 
 @router.get(

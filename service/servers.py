@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from bandits.caps import Standing
 from bandits.config import Config
 from bandits.errors import PilotageError
 from bandits.record import Record
@@ -80,6 +81,10 @@ class Servers:
     def quarantined(self) -> Mapping[Scope, tuple[str, ...]]:
         """Arms that broke since the policy that serves was published, likewise."""
         return {scope: server.router.quarantined for scope, server in self._made.copy().items()}
+
+    def standings(self, tenant: str, user: str, now: float) -> list[Standing]:
+        """How the caps of a tenant, and of the user behind a pseudonym, stand. Raises LedgerError."""
+        return [] if self._ledger is None else self._ledger.standings(tenant, user, now)
 
     def faults(self) -> Mapping[Scope, str]:
         """What keeps a scope from its newest snapshot; while it stands here, an older policy goes on serving."""
