@@ -16,7 +16,7 @@ from bandits.errors import PilotageError
 from service.errors import BodyTooLargeError, KeyRefusedError, Refusals, ScopeRefusedError, SlowBodyError
 from service.keys import ApiKey, KeyRing
 from service.limits import Limiter
-from service.strict import check_json
+from service.strict import read_json
 
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json"})  # what a probe may ask without a key
 NEEDED: Mapping[tuple[str, str], str] = {  # what a key must be good for, by method and first part of the path
@@ -60,7 +60,7 @@ def check_table(routes: Iterable[object]) -> None:
 
 
 class Gate:
-    """ASGI middleware: lets a request through with `state["tenant"]` set (None: no key on an open path)."""
+    """ASGI middleware: lets a request through with `tenant` (None: an open path, no key) and `json`, in `state`."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing, refusals: Refusals, limiter: Limiter, config: Config) -> None:
         self._app, self._keys, self._refusals, self._limiter = app, keys, refusals, limiter
@@ -80,14 +80,13 @@ class Gate:
         try:
             tenant = await self._admitted(scope)
             body = await _body(receive)
-            if body:
-                check_json(body)
+            said = read_json(body) if body else None
         except PilotageError as error:
             await self._refusals.answer(error)(scope, receive, safely)
             return
         if body is None:  # the caller hung up
             return
-        scope.setdefault("state", {})["tenant"] = tenant
+        scope.setdefault("state", {}).update(tenant=tenant, json=said)
         await self._app(scope, _Again(body, receive), safely)
 
     async def _admitted(self, scope: Scope) -> str | None:

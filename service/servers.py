@@ -66,6 +66,10 @@ class Servers:
         """Every configured scope of `tenant`, sorted."""
         return [scope for scope in self._config.scopes() if scope.tenant == tenant]
 
+    def made(self, scope: Scope) -> Server | None:
+        """The server of a scope that was asked for before."""
+        return self._made.get(scope)
+
     def get(self, scope: Scope) -> Server:
         """The server of a configured scope; the first call for it reads the record and the newest snapshot."""
         server = self._made.get(scope)
