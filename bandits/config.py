@@ -19,9 +19,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from bandits.budget import affordable
+from bandits.catalogue import ModelConfig, ProviderConfig
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
+from bandits.gateway_settings import GatewayConfig
 from bandits.learners.choice import LEARNERS, Learner
 from bandits.limits import RatesConfig, ServiceConfig
 from bandits.types import Scope, valid_name
@@ -37,12 +39,10 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ArmConfig(_Strict):
+class ArmConfig(ModelConfig):
     """One arm of a domain: for `model_routing` a model of a provider."""
 
     name: str
-    model: str = Field(description="the name the provider knows it by")
-    provider: Literal["replay"] = "replay"
     usd_per_request: Dollars = Field(description="typical price of one request, used until the log knows better")
 
     @field_validator("name")
@@ -255,13 +255,31 @@ class Config(_Strict):
     record: RecordConfig = RecordConfig()
     backup: BackupConfig = BackupConfig()
     service: ServiceConfig = ServiceConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    providers: dict[str, ProviderConfig] = Field(default={}, validate_default=True)
 
-    @field_validator("tenants", "domains")
+    @field_validator("tenants", "domains", "providers")
     @classmethod
     def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
         for name in value:
             valid_name(name, "name")
         return value
+
+    @field_validator("providers")
+    @classmethod
+    def _replayed(cls, value: dict[str, ProviderConfig]) -> dict[str, ProviderConfig]:
+        return {"replay": ProviderConfig(kind="replay")} | value
+
+    @model_validator(mode="after")
+    def _offered(self) -> Config:
+        for domain, settings in self.domains.items():
+            for arm in settings.arms:
+                if arm.provider not in self.providers:
+                    raise ValueError(
+                        f"an arm's provider must be one of {', '.join(sorted(self.providers))}, "
+                        f"but {domain}/{arm.name} names {arm.provider!r}; add [providers.{arm.provider}]"
+                    )
+        return self
 
     def scopes(self) -> list[Scope]:
         """Every scope that the configuration names, sorted."""
@@ -346,7 +364,8 @@ def _fault(fault: Mapping[str, Any]) -> str:
     *parents, key = fault["loc"]
     place = ".".join(map(str, fault["loc"]))
     if fault["type"] != "extra_forbidden":
-        return f"{place}: {fault['msg']}, but got {fault['input']!r}."
+        got = "something else" if key == "key_env" else repr(fault["input"])  # it may be the key itself
+        return f"{place}: {fault['msg']}, but got {got}."
     known = _keys_at(Config, tuple(parents))
     near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
     hint = f"the nearest known one is {near[0]!r}" if near else "no key is known here"

@@ -18,17 +18,18 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from bandits.caps import Book, Reservation, Standing, accounts
+from bandits.caps import Book, Reservation, Standing, accounts, nano
 from bandits.config import CapsConfig
 from bandits.database import open_database
 from bandits.errors import LedgerError, PilotageError
-from bandits.ledger_tables import LINES, SUMS, TABLES, VERSION, lock, read, write
+from bandits.ledger_tables import LINES, SUMS, TABLES, VERSION, lock, read, untold, write
 from bandits.record import BUSY_S, SqlRecord
 from bandits.record_tables import META
 from bandits.record_writer import Answer, GroupWriter
 from bandits.types import new_id, valid_name
 
 _LONGEST = 200  # characters of an id or a user
+_RECONCILED_S = 2 * 86_400.0  # how far back `reconcile` looks
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,18 @@ class Ledger:
             book = read(connection, [Reservation("", tenant, user, 0, now)], {tenant: [now]})
         book.lapse(tenant, now)
         return book.standings(tenant, user, self._caps.get(tenant, CapsConfig()), now)
+
+    def reconcile(self, now: float) -> int:
+        """Settle what the record tells of the last two days and a killed process did not; how many requests that was.
+
+        now: UTC, seconds since the epoch. For whoever starts: an outcome is recorded first and settled after, so a
+        process that dies in between leaves a cost that no cap has seen. Raises LedgerError.
+        """
+        with self._transaction(self._database.reading) as connection:
+            found = untold(connection, now - _RECONCILED_S)
+        for reservation, usd in found:
+            self.settle(reservation, nano(usd))
+        return len(found)
 
     def forget(self, now: float) -> int:
         """Delete what is closed and of a month before this one, where no cap looks; return how many lines went.

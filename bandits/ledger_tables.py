@@ -6,6 +6,7 @@ Only what SQLite and PostgreSQL both understand; FOR UPDATE is left out where SQ
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
-from bandits.caps import HOLD_S, Account, Book, Line, Reservation, Sums, accounts
+from bandits.caps import HOLD_S, NANO, Account, Book, Line, Reservation, Sums, accounts
+from bandits.record_tables import OUTCOMES
 
 VERSION = 1  # of the tables below; those of another version are refused
 
@@ -121,6 +123,22 @@ def forget(connection: Connection, tenant: str, user: str) -> None:
     connection.execute(sa.delete(SUMS).where(SUMS.c.tenant == tenant, SUMS.c.user == user))
     of_user = sa.and_(LINES.c.tenant == tenant, LINES.c.user == user)
     connection.execute(sa.update(LINES).where(of_user).values(user=""))
+
+
+def untold(connection: Connection, since: float) -> list[tuple[Reservation, float]]:
+    """Requests from `since` on (UTC, s) that cost more, USD, than was settled: the record heard of it, we did not."""
+    mine = sa.and_(OUTCOMES.c.decision_id == LINES.c.id, OUTCOMES.c.tenant == LINES.c.tenant)
+    names = (LINES.c.id, LINES.c.tenant, LINES.c.user, LINES.c.amount, LINES.c.time)
+    spent = sa.func.sum(OUTCOMES.c.cost_usd)
+    query = sa.select(*names, spent).join_from(LINES, OUTCOMES, mine).where(LINES.c.time >= since)
+    query = query.group_by(*names, LINES.c.actual).having(spent * NANO > LINES.c.actual + 0.5)  # which rounds up
+    found = connection.execute(query).all()
+    costs = sa.select(OUTCOMES.c.cost_usd).where(OUTCOMES.c.tenant == sa.bindparam("of"))
+    costs = costs.where(OUTCOMES.c.decision_id == sa.bindparam("id"), OUTCOMES.c.cost_usd.is_not(None))
+    return [
+        (Reservation(*one[:5]), math.fsum(connection.scalars(costs, {"of": one[1], "id": one[0]})))  # rounded once
+        for one in found
+    ]
 
 
 def _upsert(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:

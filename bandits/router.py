@@ -255,22 +255,25 @@ class Router:
             self._let_go(held)
             raise
 
-    def report(self, outcome: Outcome) -> None:
-        """Record what came back for a decision of this scope, and settle its cost."""
+    def report(self, *outcomes: Outcome) -> None:
+        """Record what came back for decisions of this scope, all of it or nothing, and settle its cost."""
         with self._lock:
-            self._ahead[outcome] += 1  # before the append: whoever catches up must know it for our own
+            self._ahead.update(outcomes)  # before the append: whoever catches up must know them for our own
         try:
-            self._record.append(outcome)
+            self._record.append(*outcomes)
         except PilotageError:
             with self._lock:
-                self._arrived(outcome)
+                for outcome in outcomes:
+                    self._arrived(outcome)
             raise
-        if outcome.cost_usd is not None:
-            if outcome.decision_id not in self.pacer.reserved:
-                self.catch_up()  # another process decided: count its promise before what became of it
-            with self._lock:
+        costs = [outcome for outcome in outcomes if outcome.cost_usd is not None]
+        if any(outcome.decision_id not in self.pacer.reserved for outcome in costs):
+            self.catch_up()  # another process decided: count its promise before what became of it
+        with self._lock:
+            for outcome in costs:
                 self._state.add(outcome)
-            self._settle(outcome.decision_id)
+        for decision_id in dict.fromkeys(outcome.decision_id for outcome in costs):
+            self._settle(decision_id)
 
     def catch_up(self) -> int:
         """Count what other processes appended, and learn; the position of the record up to which the state now reaches.

@@ -120,11 +120,13 @@ class Home:
         return SqlRecord(self.record_url)
 
     def open_ledger(self, config: Config) -> Ledger | None:
-        """Open the ledger of the tenants' caps; None where no tenant has one, and nothing has to be asked."""
+        """Open the ledger of the tenants' caps, and count what a killed process left; None where nobody has caps."""
         caps = {name: tenant.caps for name, tenant in config.tenants.items()}
         if all(one == CapsConfig() for one in caps.values()):
             return None
-        return Ledger(self.record_url, caps)
+        ledger = Ledger(self.record_url, caps)
+        ledger.reconcile(time.time())
+        return ledger
 
 
 class Server:

@@ -32,8 +32,8 @@ from bot import words
 from bot.fresh import keep_fresh
 from bot.missed import missed, newest
 from bot.network import PAUSES_S, patiently, told
-from gateway.adapter import Adapter, GatewayError
-from gateway.answer import answer
+from gateway.adapter import Ask, GatewayError
+from gateway.answer import Gateway
 
 _log = logging.getLogger("bot")
 
@@ -50,7 +50,7 @@ _UNDELIVERED = (discord.HTTPException, aiohttp.ClientError, OSError)
 class Bot(discord.Client):
     """Answers mentions and direct messages through one server, and keeps that on the newest snapshot.
 
-    adapter:    the language models.   prompts: those that it can answer, where it knows only some; None: any.
+    gateway:    the language models.   prompts: those that it can answer, where it knows only some; None: any.
     refresh_s:  seconds between two looks for a newer snapshot.
     pauses_s:   seconds to wait after each failure of the network, before a request to Discord is made again.
     """
@@ -58,7 +58,7 @@ class Bot(discord.Client):
     def __init__(
         self,
         server: Server,
-        adapter: Adapter,
+        gateway: Gateway,
         prompts: Collection[str] | None = None,
         *,
         refresh_s: float = 1.0,
@@ -73,7 +73,7 @@ class Bot(discord.Client):
             chunk_guilds_at_startup=False,
             **options,
         )
-        self._server, self._adapter, self._prompts = server, adapter, prompts
+        self._server, self._gateway, self._prompts = server, gateway, prompts
         self._refresh_s, self._pauses_s = refresh_s, pauses_s
         self._seen: deque[int] = deque(maxlen=REMEMBERED)
         self._newest: int | None = None  # highest message id heard of; None before the first
@@ -85,10 +85,11 @@ class Bot(discord.Client):
         self._refreshing = asyncio.create_task(keep_fresh(self._server, self._refresh_s))
 
     async def close(self) -> None:
-        """Leave Discord, and stop looking."""
+        """Leave Discord, stop looking, and let go of the models."""
         if self._refreshing is not None:
             self._refreshing.cancel()
         await super().close()
+        await self._gateway.close()
 
     async def on_message(self, message: discord.Message) -> None:
         """Answer what a person writes to the bot, once."""
@@ -169,9 +170,10 @@ class Bot(discord.Client):
         try:
             router, ids = self._server.router, self._server.ids
             asker = ids.pseudonym(router.scope.tenant, str(message.author.id))
-            request = Request(prompt, self._before(message), message.created_at.timestamp())
-            known = context(request, router.domain.features)
-            found = await asyncio.to_thread(answer, router, self._adapter, prompt, known, asker)
+            before = self._before(message)
+            known = context(Request(prompt, before, message.created_at.timestamp()), router.domain.features)
+            said = [{"role": turn.role, "content": turn.text} for turn in (*before, Turn("user", prompt))]
+            found = await self._gateway.answer(router, Ask(tuple(said)), context=known, user=asker)
             texts = words.parts(found, ids.token(found.decision))
         except GatewayError:  # its text may quote the prompt
             _log.warning("a model did not answer; the record has it")
@@ -180,7 +182,7 @@ class Bot(discord.Client):
             _log.error("a prompt was not answered: %s", told(error))
             await self._say(message, [words.NO_ANSWER])
         else:
-            _log.info("decision %s answered by %s", found.decision.id, found.decision.arm)
+            _log.info("decision %s answered by %s", found.decision.id, found.served)
             await self._say(message, texts, VOTES)
 
     async def _say(self, message: discord.Message, texts: Sequence[str], buttons: Collection[str] = ()) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -13,20 +13,18 @@ import aiohttp
 import discord
 import numpy as np
 
-import gateway
 from bandits.config import load_config
 from bandits.errors import ConfigError, PilotageError
 from bandits.serving import Home, Server
 from bot.client import Bot
 from bot.network import told
+from gateway.answer import Gateway, open_gateway
 from gateway.replay import Replay
 
 _log = logging.getLogger("bot")
 
 DOMAIN = "model_routing"
 TOKEN = "PILOTAGE_DISCORD_TOKEN"  # noqa: S105  (the name of the variable)
-RECORDING = Path(gateway.__file__).parent / "examples" / "replay.jsonl"
-_ANSWERS = 32  # at a time: an answer waits for its model in a thread of its own
 _WHERE = f"create one at https://discord.com/developers/applications (Bot, Reset Token) and set {TOKEN}."
 
 
@@ -37,31 +35,40 @@ class DiscordError(PilotageError):
 def run(tenant: str, workspace: str, replay_path: Path | None = None, token: str | None = None) -> None:
     """Answer on Discord for one workspace until interrupted.
 
-    replay_path: the recording to answer from; None: the one that comes with Pilotage.
+    replay_path: the recording that arms of a replay answer from; None: the one that comes with Pilotage.
     token: of the Discord application's bot; None: $PILOTAGE_DISCORD_TOKEN.
-    Raises ConfigError (no token or a refused one, or a scope that is not configured), GatewayError (the recording),
-    RecordError, and DiscordError.
+    Raises ConfigError (no token or a refused one, or a scope or a provider's key that is not configured),
+    GatewayError (the recording), RecordError, and DiscordError.
     """
     token = (token or os.environ.get(TOKEN, "")).strip()
     if not token:
         raise ConfigError(f"the bot needs a token of Discord, but there is none; {_WHERE}")
     config, place = load_config(), Home.here()
     scope = config.scope(tenant, workspace, DOMAIN)
-    replay = Replay.read(replay_path or RECORDING)
+    gateway = open_gateway(config, replay_path)
+    prompts = recorded(gateway, [arm.provider for arm in config.domains[DOMAIN].arms])
     discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False  # it does not speak
     discord.utils.setup_logging(level=logging.INFO)  # not DEBUG: discord.py would log what people write
-    _log.info("answers are replayed from %s: no model is called", replay_path or RECORDING)
+    if prompts is not None:
+        _log.info("answers are replayed from a recording: no model is called")
     with (
         place.open_record() as record,
         place.open_ledger(config) or nullcontext() as ledger,
         suppress(KeyboardInterrupt),
     ):
         server = Server(place, config, scope, record, np.random.default_rng(), ledger=ledger)
-        asyncio.run(_serve(Bot(server, replay, dict.fromkeys(replay.prompts)), token))
+        asyncio.run(_serve(Bot(server, gateway, prompts), token))
+
+
+def recorded(gateway: Gateway, providers: Sequence[str]) -> dict[str, None] | None:
+    """The prompts that all of `providers` can answer, in order, where each is a recording; None: one answers any."""
+    replays = [adapter for name in dict.fromkeys(providers) if isinstance(adapter := gateway.adapters[name], Replay)]
+    if len(replays) < len(set(providers)):
+        return None
+    return {prompt: None for prompt in replays[0].prompts if all(prompt in other.prompts for other in replays)}
 
 
 async def _serve(bot: Bot, token: str) -> None:
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_ANSWERS))
     try:
         async with bot:
             await bot.start(token)

@@ -17,7 +17,8 @@ from gateway.answer import Answer
 LONGEST_PROMPT = 4_000  # characters; the most that Discord lets anybody write in one message
 _BODY = 1_800  # characters; Discord takes 2,000, the rest is for the last line and for code fences
 _FENCE = "```"
-_FOOTER = re.compile(r"-# [a-z0-9][a-z0-9_-]{0,62} · \$\d+\.\d{6} · ([0-9a-f]{64})")
+_ARM = r"[a-z0-9][a-z0-9_-]{0,62}"
+_FOOTER = re.compile(rf"-# {_ARM}(?: for {_ARM})? · \$\d+\.\d{{6}} · ([0-9a-f]{{64}})")
 _EXAMPLES, _LONGEST_EXAMPLE = 3, 200
 
 NO_ANSWER = "I could not answer this time: something failed on my side, and my log says what. Please try again later."
@@ -27,10 +28,11 @@ TOO_LONG = f"I can read prompts of up to {LONGEST_PROMPT:,} characters. Please s
 def parts(answer: Answer, token: str) -> list[str]:
     """The messages that carry an answer, each within 2,000 characters; the last ends with the footer.
 
-    token: the signed id of its decision.
+    token: the signed id of its decision. The footer names who answered, and for whom if another was drawn.
     """
     bodies = _closed(TextSplitter(_BODY).chunks(answer.reply.text) or [""])
-    arm, cost = answer.decision.arm, answer.reply.cost_usd
+    drawn, cost = answer.decision.arm, sum(attempt.cost_usd for attempt in answer.attempts)
+    arm = drawn if answer.served == drawn else f"{answer.served} for {drawn}"
     marks = [f"part {number} of {len(bodies)}" for number in range(1, len(bodies))]
     marks.append(f"{arm} · ${cost:.6f} · {token}")
     return [f"{body}\n-# {mark}" for body, mark in zip(bodies, marks, strict=True)]

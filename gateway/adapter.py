@@ -8,9 +8,7 @@ from typing import Any, Literal, Protocol
 
 from bandits.errors import PilotageError
 
-Message = Mapping[
-    str, Any
-]  # in OpenAI's form: {"role", "content", "tool_calls"?, "tool_call_id"?}; content may be parts
+Message = Mapping[str, Any]  # in OpenAI's form: {"role", "content", "tool_calls"?, "tool_call_id"?}; content: or parts
 ToolCall = Mapping[str, Any]  # in OpenAI's form: {"id", "type": "function", "function": {"name", "arguments"}}
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -33,6 +31,7 @@ Failure = Literal[
     "too_large",
     "empty",  # a success without text or tool call is none
     "unknown_prompt",  # a recording does not have it
+    "resting",  # it was not even asked: its breaker is open
 ]
 
 
@@ -40,15 +39,23 @@ class GatewayError(PilotageError):
     """A model did not answer. `cost_usd` is what the attempt cost all the same.
 
     kind: what went wrong.   retry_after_s: how long the provider asks to be left alone; None where it does not say.
+    usage: the tokens that it bills all the same, where it said so in no piece.
     """
 
     def __init__(
-        self, message: str, cost_usd: float = 0.0, *, kind: Failure = "server", retry_after_s: float | None = None
+        self,
+        message: str,
+        cost_usd: float = 0.0,
+        *,
+        kind: Failure = "server",
+        retry_after_s: float | None = None,
+        usage: Usage | None = None,
     ) -> None:
         super().__init__(message)
         self.cost_usd = cost_usd
         self.kind: Failure = kind
         self.retry_after_s = retry_after_s
+        self.usage = usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +97,8 @@ class Usage:
 class Piece:
     """A piece of an answer as it streams. tool_calls: deltas in OpenAI's form, with "index".
 
-    quality: [0, 1] where a recording has a judgement already.   cost_usd: where it has that; else usage and prices tell.
+    quality: [0, 1] where a recording has a judgement.   cost_usd: where it has that; else usage and prices tell.
+    restart: what came before is void, another model begins anew; only the gateway says so, and only where allowed to.
     """
 
     text: str = ""
@@ -99,6 +107,7 @@ class Piece:
     usage: Usage | None = None
     quality: float | None = None
     cost_usd: float | None = None
+    restart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,12 @@ prompt that was not recorded is an error.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.adapter import GatewayError, Reply
+from gateway.adapter import Ask, GatewayError, Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +35,35 @@ class Replay:
         """The prompts that it can answer."""
         return list(self._recordings)
 
-    def complete(self, model: str, prompt: str) -> Reply:
-        """See Adapter."""
-        started = time.perf_counter()
+    def recorded(self, model: str, prompt: str) -> Recording:
+        """What was recorded of `model` for `prompt`; raises GatewayError (unknown_prompt) where nothing was."""
         models = self._recordings.get(prompt)
         if models is None:
             raise GatewayError(
                 f"replay can answer only the {len(self._recordings)} recorded prompts, but got {prompt[:60]!r}; "
-                "ask one of those, or configure a live provider."
+                "ask one of those, or configure a live provider.",
+                kind="unknown_prompt",
             )
         if model not in models:
-            raise GatewayError(f"replay has {', '.join(sorted(models))} for this prompt, but not {model!r}.")
-        recording = models[model]
+            raise GatewayError(
+                f"replay has {', '.join(sorted(models))} for this prompt, but not {model!r}; ask one of those.",
+                kind="unknown_prompt",
+            )
+        return models[model]
+
+    async def complete(self, model: str, ask: Ask) -> tuple[Piece, ...]:
+        """See Adapter. The last piece carries the recorded quality and cost."""
+        recording = self.recorded(model, ask.prompt)
         text = recording.text or f"[recorded reply of {model}; its text was not kept]"
-        latency = time.perf_counter() - started
-        return Reply(text, model, recording.cost_usd, latency, recording.quality)
+        return Piece(text), Piece(finish="stop", quality=recording.quality, cost_usd=recording.cost_usd)
+
+    async def stream(self, model: str, ask: Ask) -> AsyncGenerator[Piece]:
+        """See Adapter. There are as many pieces as of a complete answer: a recording has no tokens."""
+        for piece in await self.complete(model, ask):
+            yield piece
+
+    async def close(self) -> None:
+        """See Adapter."""
 
     @classmethod
     def read(cls, path: Path) -> Replay:

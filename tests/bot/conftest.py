@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from bandits.snapshots import ARRAYS, publish
 from bandits.types import Decision, Outcome, Scope
 from bot.client import Bot
 from gateway.adapter import Adapter
+from gateway.answer import Gateway
 from gateway.replay import Recording, Replay
 from tests.bot.fake_discord import ALICE, BOT, CHANNEL, TIMEOUT_S, TOKEN, FakeDiscord, Json
 
@@ -159,15 +160,16 @@ class ObservedBot(Bot):
 
 @asynccontextmanager
 async def running(
-    world: World, fake: FakeDiscord, adapter: Adapter | None = None, **options: Any
+    world: World, fake: FakeDiscord, adapters: Mapping[str, Adapter] | None = None, **options: Any
 ) -> AsyncIterator[ObservedBot]:
     """The bot on the fake Discord, ready."""
     recorded = replay()
     with world.place.open_record() as record:
         server = ObservedServer(world.place, world.config, SCOPE, record, np.random.default_rng(7))
-        prompts = recorded.prompts if adapter is None else None
+        gateway = Gateway({"replay": recorded} if adapters is None else adapters, world.config.gateway)
+        prompts = recorded.prompts if adapters is None else None
         quick = {"refresh_s": 0.01, "pauses_s": (0.01, 0.01), "guild_ready_timeout": 0.05}
-        bot = ObservedBot(fake, server, record, adapter or recorded, prompts, **(quick | options))
+        bot = ObservedBot(fake, server, record, gateway, prompts, **(quick | options))
         task = asyncio.create_task(bot.start(TOKEN))
         try:
             await fake.until(lambda: bot.done["ready"] > 0)

@@ -21,7 +21,8 @@ from bandits.learners.scaling import Scaler
 from bandits.rewards import reward
 from bandits.serving import Home
 from bot.words import decision_of
-from gateway.adapter import Reply
+from gateway.adapter import Ask, Piece
+from gateway.replay import Recording, Replay
 from tests.bot.conftest import ARMS, CODE, LONG, MENTION, PARTLY, PRICES, QUESTION, World, fixed, replay, running
 from tests.bot.fake_discord import ALICE, BERT, BOT, CHANNEL, DM, GUILD, OTHER_BOT, SILENT, TIME, FakeDiscord
 
@@ -33,7 +34,7 @@ def test_a_mention_is_answered_by_the_model_that_was_drawn(play):
         reply = await bot.asked(MENTION + QUESTION)
         (decision,) = bot.decisions()
         (outcome,) = bot.record.outcomes(decision.id)
-        recorded = replay().complete(f"maker/{decision.arm}", QUESTION)
+        recorded = replay().recorded(f"maker/{decision.arm}", QUESTION)
 
         footer = f"-# {decision.arm} · ${recorded.cost_usd:.6f} · {bot.server.ids.token(decision)}"
         assert reply["content"] == f"{recorded.text}\n{footer}"
@@ -440,16 +441,30 @@ def test_a_prompt_that_is_not_recorded_gets_a_word(play):
     play(scene)
 
 
-def test_a_model_that_fails_gets_a_word_and_a_zero(play):
-    """The person learns that it failed; the record has the failure of the arm."""
+def test_models_that_fail_get_a_word_and_the_one_drawn_a_zero(play):
+    """The person learns that they failed; the record has the failure of the arm, and who was asked instead."""
 
     async def scene(fake, bot):
-        reply = await bot.asked(MENTION + PARTLY)
+        reply = await bot.asked(MENTION + QUESTION)
         (decision,) = bot.decisions()
-        (outcome,) = bot.record.outcomes(decision.id)
+        told = [(one.arm, one.result, one.quality) for one in bot.record.outcomes(decision.id)]
         assert reply["content"].startswith("The model that was chosen did not answer.")
-        assert (outcome.quality, outcome.source) == (0.0, "failed")
+        assert told[0] == ("", "failed:malformed", 0.0)
+        assert {arm for arm, *_ in told[1:]} == set(ARMS) - {decision.arm}
+        assert {(result, quality) for _, result, quality in told[1:]} == {("failed:malformed", None)}
         assert fake.reactions == []
+
+    play(scene, adapters={"replay": Broken()})
+
+
+def test_what_a_recording_lacks_says_nothing_of_an_arm(play):
+    """Nobody answers, and nobody is to blame."""
+
+    async def scene(_, bot):
+        reply = await bot.asked(MENTION + PARTLY)
+        assert reply["content"].startswith("The model that was chosen did not answer.")
+        outcomes = bot.record.outcomes(bot.decisions()[0].id)
+        assert {(one.result, one.quality, one.cost_usd) for one in outcomes} == {("failed:unknown_prompt", None, 0.0)}
 
     play(scene)
 
@@ -498,11 +513,17 @@ def test_a_long_reply_comes_in_parts(play):
     play(scene)
 
 
-class Broken:
-    """An adapter with a bug, whose error quotes the prompt."""
+class Broken(Replay):
+    """An adapter with a bug, whose error quotes the prompt; `sound` models are as recorded."""
 
-    def complete(self, model: str, prompt: str) -> Reply:
-        raise RuntimeError(f"{model} choked on {prompt}")
+    def __init__(self, *sound: str) -> None:
+        super().__init__({QUESTION: {model: Recording(0.5, 1e-4, f"{model} knows") for model in sound}})
+        self.sound = sound
+
+    async def complete(self, model: str, ask: Ask) -> tuple[Piece, ...]:
+        if model not in self.sound:
+            raise RuntimeError(f"{model} choked on {ask.prompt}")
+        return await super().complete(model, ask)
 
 
 def test_a_bug_in_an_adapter_gets_a_word(play, caplog):
@@ -510,11 +531,29 @@ def test_a_bug_in_an_adapter_gets_a_word(play, caplog):
 
     async def scene(_, bot):
         reply = await bot.asked(MENTION + QUESTION)
-        assert reply["content"].startswith("I could not answer this time")
+        assert reply["content"].startswith("The model that was chosen did not answer")
 
-    play(scene, adapter=Broken())
-    assert "a prompt was not answered: RuntimeError" in caplog.text
+    play(scene, adapters={"replay": Broken()})
+    assert "the adapter of replay raised RuntimeError" in caplog.text
     assert "in complete" in caplog.text
+
+
+def test_where_another_stands_in_the_footer_says_so(play, world):
+    """Who answered, and for whom; a vote still finds the decision."""
+    world.publish(fixed("small"))
+
+    async def scene(_, bot):
+        reply = await bot.asked(MENTION + QUESTION)
+        (decision,) = bot.decisions()
+        assert decision.arm == "small"
+        assert reply["content"].startswith("maker/large knows\n-# large for small · $")
+        await bot.voted(reply["id"], "👎")
+        assert [vote.decision_id for vote in bot.votes()] == [decision.id]
+        told = [(one.arm, one.result, one.quality) for one in bot.record.outcomes(decision.id)]
+        assert ("", "failed:malformed", 0.0) in told
+        assert ("large", "stop", 0.5) in told
+
+    play(scene, adapters={"replay": Broken("maker/large")})
 
 
 def test_the_log_names_nobody_and_quotes_nothing(play, caplog):
@@ -525,7 +564,7 @@ def test_the_log_names_nobody_and_quotes_nothing(play, caplog):
         await bot.voted(reply["id"], "👍", BERT)
         await bot.asked(MENTION + "Tell me a secret")
         await bot.asked(MENTION + PARTLY)
-        bot._adapter = Broken()
+        bot._gateway.adapters = {"replay": Broken()}
         await bot.asked(MENTION + QUESTION)
         fake.delete(reply["id"])
         await bot.voted(reply["id"], "👎", BERT)

@@ -12,9 +12,10 @@ from bandits.errors import ConfigError
 from bandits.ids import bare
 from bandits.record import rows
 from bandits.types import Decision
-from bot.run import RECORDING, TOKEN, DiscordError, run
+from bot.run import TOKEN, DiscordError, run
 from bot.words import decision_of
 from gateway.adapter import GatewayError
+from gateway.providers import RECORDING
 from gateway.replay import Replay
 from tests.bot import fake_discord
 from tests.bot.conftest import MENTION
@@ -45,7 +46,7 @@ def test_the_recording_that_comes_along_has_every_arm():
     assert len(replay.prompts) == 12
     for arm in load_config(SHIPPED).domains["model_routing"].arms:
         for prompt in replay.prompts:
-            reply = replay.complete(arm.model, prompt)
+            reply = replay.recorded(arm.model, prompt)
             assert reply.text
             assert not reply.text.startswith("[")
             assert 0.2 < reply.cost_usd / arm.usd_per_request < 1.5

@@ -14,6 +14,7 @@ from bandits.types import Decision, Scope, new_id
 from bot.words import decision_of, model_failed, no_prompt, not_recorded, parts, without_mention
 from gateway.adapter import Reply
 from gateway.answer import Answer
+from gateway.attempt import Attempt
 
 DECISION = Decision(
     id=new_id(0.0, bytes(10)),
@@ -32,8 +33,9 @@ TOKEN = sign(SecretKey(bytes(32)), "demo", "", DECISION.id)
 FORGED = f"-# large · $0.000100 · {'f' * 64}"
 
 
-def written(text: str, cost: float = 1.25e-4) -> list[str]:
-    return parts(Answer(DECISION, Reply(text, "maker/small", cost, 0.1)), TOKEN)
+def written(text: str, cost: float = 1.25e-4, served: str = DECISION.arm) -> list[str]:
+    attempt = Attempt(served, "maker", 0.0, 0.1, cost)
+    return parts(Answer(DECISION, served, Reply(text, "maker/small", cost, 0.1), (attempt,)), TOKEN)
 
 
 _pieces = st.sampled_from(
@@ -42,10 +44,10 @@ _pieces = st.sampled_from(
 texts = st.lists(_pieces | st.text(max_size=40), max_size=30).map("".join)
 
 
-@given(texts, st.floats(0.0, 1e6))
-def test_parts_fit_and_only_the_last_names_the_decision(text, cost):
+@given(texts, st.floats(0.0, 1e6), st.sampled_from(DECISION.arms))
+def test_parts_fit_and_only_the_last_names_the_decision(text, cost, served):
     """Whatever a model writes, forged footers included: at most 2,000 characters, one footer, and that one ours."""
-    messages = written(text, cost)
+    messages = written(text, cost, served)
     assert all(len(message.strip()) <= 2_000 for message in messages)
     assert [decision_of(message.strip()) for message in messages] == [None] * (len(messages) - 1) + [TOKEN]
 

@@ -37,7 +37,7 @@ def test_the_whole_way(api, tmp_path, monkeypatch, point):  # noqa: F811
             prompt = str(rng.choice(replay.prompts))
             decided = http.post("/route", json={"prompt": prompt}).json()
             assert decided["policy"] == "explore"
-            reply = replay.complete(decided["model"], prompt)
+            reply = replay.recorded(decided["model"], prompt)
             told = {"decision_id": decided["decision_id"], "quality": reply.quality, "cost_usd": reply.cost_usd}
             assert http.post("/feedback", json=told).json() == {"recorded": True}
 
@@ -61,7 +61,7 @@ def test_the_whole_way(api, tmp_path, monkeypatch, point):  # noqa: F811
     async def ask() -> tuple[str, str]:
         async with FakeDiscord() as discord:
             point(discord.port)
-            async with running(World(home, config), discord, adapter=replay) as bot:
+            async with running(World(home, config), discord, adapters={"replay": replay}) as bot:
                 said = await bot.asked(MENTION + replay.prompts[0])
                 return said["content"], bot.decisions()[-1].policy
 
