@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 from bandits.catalogue import ProviderConfig
-from gateway import openai
+from gateway import anthropic, gemini, openai
 from gateway.adapter import Ask, Failure, GatewayError, Piece
+from gateway.anthropic import Anthropic
+from gateway.gemini import Gemini
 from gateway.http import Key, Server
+from gateway.openai import OpenAI
 from gateway.sse import Event
 from gateway.wire import Reader, Wire
 
+_STRANGE = (KeyError, TypeError, ValueError, AttributeError, IndexError)  # what reading raises where a form is not kept
 _LINGER_S = 0.1  # after the last event: a connection whose end was read can serve the next request
 
 
@@ -28,7 +33,7 @@ class Live:
 
     async def complete(self, model: str, ask: Ask) -> tuple[Piece, ...]:
         """See Adapter."""
-        path, body = self._wire.request(model, self._fitting(model, ask), stream=False)
+        path, body = self._request(model, ask, stream=False)
         answer = await self._server.json(path, body)
         with self._understood():
             piece = self._wire.whole(answer)
@@ -38,7 +43,7 @@ class Live:
 
     async def stream(self, model: str, ask: Ask) -> AsyncGenerator[Piece]:
         """See Adapter."""
-        path, body = self._wire.request(model, self._fitting(model, ask), stream=True)
+        path, body = self._request(model, ask, stream=True)
         reader, said, finish = self._wire.reader(), False, None
         async with aclosing(self._server.events(path, body)) as events:
             try:
@@ -74,8 +79,16 @@ class Live:
         with self._understood():
             yield from reader.read(body)
 
-    def _fitting(self, model: str, ask: Ask) -> Ask:
-        return replace(ask, temperature=None, top_p=None) if model in self._plain else ask
+    def _request(self, model: str, ask: Ask, *, stream: bool) -> tuple[str, dict[str, Any]]:
+        if model in self._plain:
+            ask = replace(ask, temperature=None, top_p=None)
+        try:
+            return self._wire.request(model, ask, stream=stream)
+        except _STRANGE as error:
+            what = (
+                f"must be asked in the form of OpenAI's messages and tools, but these are not ({type(error).__name__})"
+            )
+            raise self._server.failure("bad_request", what, "correct them") from None
 
     def _empty(self, last: Piece) -> GatewayError:
         what = f"must answer with text or a tool call, but gave neither (finish {last.finish})"
@@ -89,7 +102,7 @@ class Live:
         """What is not the format is the provider's fault, and said as such."""
         try:
             yield
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except _STRANGE as error:
             what = f"must answer in its format, but did not ({type(error).__name__})"
             raise self._server.failure("malformed", what, "ask again, or another model") from None
 
@@ -103,14 +116,23 @@ async def _drain(events: AsyncIterator[Event]) -> None:
 
 def open_live(name: str, settings: ProviderConfig, key: str, plain: Collection[str], connect_s: float | None) -> Live:
     """The adapter of a provider.   plain: names of its models that refuse temperature and top_p."""
-    wire = openai.OpenAI(settings.max_tokens_name)
+    wire, base_url, auth, headers = _format(settings, key)
     server = Server(
         name,
-        settings.base_url or openai.BASE_URL,
-        Key("authorization", key, "Bearer"),
-        {},
+        settings.base_url or base_url,
+        auth,
+        headers,
         trust_env=settings.trust_env,
         connect_s=connect_s,
         max_bytes=settings.max_reply_bytes,
     )
     return Live(wire, server, plain)
+
+
+def _format(settings: ProviderConfig, key: str) -> tuple[Wire, str, Key, Mapping[str, str]]:
+    """A kind's wire format, official address, key's header and headers beside it."""
+    if settings.kind == "anthropic":
+        return Anthropic(settings.max_tokens), anthropic.BASE_URL, Key("x-api-key", key), anthropic.HEADERS
+    if settings.kind == "gemini":
+        return Gemini(), gemini.BASE_URL, Key("x-goog-api-key", key), {}
+    return OpenAI(settings.max_tokens_name), openai.BASE_URL, Key("authorization", key, "Bearer"), {}
