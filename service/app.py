@@ -15,13 +15,14 @@ from fastapi.routing import APIRoute
 from bandits.config import Config
 from bandits.ids import IdRing
 from bandits.serving import Home
-from service import deciding, keeping, piloting, reading, watching
+from service import chatting, deciding, keeping, piloting, reading, watching
 from service.call import SCHEME, Parts
 from service.errors import Refusals
 from service.gate import Gate, check_table, needed
 from service.keys import KeyRing
 from service.limits import Limiter, open_store
 from service.metrics import Metrics
+from service.models import Models
 from service.pilot import Pilot
 from service.servers import Servers
 
@@ -52,6 +53,7 @@ def create_app(
     servers = Servers(home, config, record, rng or np.random.default_rng(), clock, refresh_s)
     keys, pilots = KeyRing(home, clock), pilot or Pilot()
     refusals = Refusals(home.root, metrics.refused)
+    models = Models(config)
     limiter = Limiter(open_store(home.root / "limits.bin", config.service), clock)
 
     @asynccontextmanager
@@ -60,6 +62,7 @@ def create_app(
         try:
             yield
         finally:
+            await models.close()
             servers.stop()
             pilots.close()
             record.close()
@@ -75,8 +78,8 @@ def create_app(
         generate_unique_id_function=_operation,
     )
     ids = IdRing(home.root)
-    app.state.parts = Parts(home, config, clock, record, ids, keys, servers, metrics, pilots, limiter)
-    for room in (deciding, reading, piloting, watching, keeping):
+    app.state.parts = Parts(home, config, clock, record, ids, keys, servers, metrics, pilots, limiter, models, refusals)
+    for room in (deciding, chatting, reading, piloting, watching, keeping):
         app.include_router(room.router)
     check_table(app.routes)
     app.add_middleware(Gate, keys=keys, refusals=refusals, limiter=limiter, config=config)

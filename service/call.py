@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,11 +14,14 @@ from bandits.config import Config
 from bandits.ids import IdRing
 from bandits.record import Record
 from bandits.serving import Home
+from bandits.types import Scope
+from gateway.adapter import Message
 from service.bodies import ErrorBody
-from service.errors import InvalidRequestError, TenantRefusedError
+from service.errors import InvalidRequestError, Refusals, TenantRefusedError
 from service.keys import KeyRing
 from service.limits import Limiter
 from service.metrics import Metrics
+from service.models import Models
 from service.pilot import Pilot
 from service.servers import Servers
 
@@ -39,6 +42,8 @@ _EXAMPLES = {
     422: ("InvalidRequestError", "body.quality: Input should be less than or equal to 1, but got 7.0. See …"),
     429: ("RateLimitedError", "requests of the tenant must be at most 600 a minute, but are more; ask again in 2 s."),
     500: ("PilotFailedError", "analysis must end on documents that could be read, but in run 0193… it failed: …"),
+    502: ("UnansweredError", "a model must answer, but …"),
+    504: ("UnansweredError", "an answer must begin within 20 s, but did not; …"),
     503: ("RecordError", "the record must be a SQLite file that can be read and written, but …"),
 }
 
@@ -57,6 +62,13 @@ class Parts:
     metrics: Metrics
     pilot: Pilot
     limiter: Limiter
+    models: Models
+    refusals: Refusals
+
+    def conversation(self, scope: Scope, messages: Sequence[Message], user: str, named: str) -> str:
+        """The pseudonym of the conversation that a request belongs to; "" where the app names none."""
+        del messages, user
+        return self.ids.pseudonym(scope.tenant, f"conversation {scope} {named}") if named else ""
 
     async def check_user(self, tenant: str, user: str | None) -> None:
         """Count a request of a tenant's user, as the app names it. Raises RateLimitedError."""

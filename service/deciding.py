@@ -105,7 +105,7 @@ async def _decide(parts: Parts, tenant: str, body: RouteBody) -> dict[str, Any]:
     await parts.check_user(tenant, body.user)
     scope = parts.servers.scope(tenant, body.workspace, body.domain)
     domain = parts.config.domains[scope.domain]
-    server = parts.servers.made(scope) or await to_thread.run_sync(parts.servers.get, scope)
+    server = await parts.servers.soon(scope)
     start = time.perf_counter()
     known = _context(body, domain.features, parts.clock())
     user = parts.ids.pseudonym(tenant, body.user or "")

@@ -28,6 +28,7 @@ from bandits.errors import (
     UnknownArmError,
     UnknownDecisionError,
 )
+from gateway.adapter import GatewayError
 from service.keys import redact
 
 log = logging.getLogger("pilotage.service")
@@ -94,6 +95,12 @@ class UnknownScopeError(ServiceError):
     status = 404
 
 
+class UnknownModelError(ServiceError):
+    """Neither an arm nor a way to have one chosen."""
+
+    status = 404
+
+
 class UnknownKeyError(ServiceError):
     """No key of the tenant begins so."""
 
@@ -139,13 +146,18 @@ class Refusals:
 
     def answer(self, error: Exception) -> Response:
         """The answer to `error`; says nothing about one that is not ours, which the server's log tells in full."""
-        status, name, message, headers = _plainly(error)
+        status, name, _, headers = _plainly(error)
         if status >= 500:
             log.error("%s: %s", name, redact(str(error)))
         self._count(status)
+        return JSONResponse(self.told(error), status, headers=dict(headers))
+
+    def told(self, error: Exception) -> dict[str, Any]:
+        """The body that says what is wrong: also inside of a stream, whose status has been sent."""
+        _, name, message, _ = _plainly(error)
         message = presentable(message, self._root)
         shown = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
-        return JSONResponse({"error": {"type": name, "message": shown}}, status, headers=dict(headers))
+        return {"error": {"type": name, "message": shown}}
 
     async def _handle(self, _: Request, error: Exception) -> Response:
         return self.answer(error)
@@ -180,11 +192,25 @@ def _ours(error: PilotageError) -> tuple[int, str, str, Mapping[str, str]]:
         return 404, UnknownDecisionError.__name__, _UNKNOWN_DECISION, {}
     if isinstance(error, InvalidNameError | ContextError | ShapeError | UnknownArmError):
         return 422, type(error).__name__, str(error), {}
+    if isinstance(error, GatewayError):
+        return _of_models(error)
     if isinstance(error, BudgetExhaustedError):
         later = {"Retry-After": str(max(1, math.ceil(error.resets - time.time())))}
         return 402, type(error).__name__, str(error), later
     # The record, a key file or the configuration: not the caller's fault.
     return 503, type(error).__name__, str(error), _LATER
+
+
+def _of_models(error: GatewayError) -> tuple[int, str, str, Mapping[str, str]]:
+    """No model answered: 422 for what none would, 504 out of time, 503 for what is worth asking later, else 502."""
+    if error.kind in ("bad_request", "too_long", "filtered", "unknown_prompt"):
+        return 422, type(error).__name__, str(error), {}
+    if error.kind in ("connect_timeout", "first_token_timeout", "stalled", "total_timeout"):
+        return 504, type(error).__name__, str(error), {}
+    if error.kind in ("rate_limited", "resting"):
+        later = max(1, math.ceil(error.retry_after_s or 1.0))
+        return 503, type(error).__name__, str(error), {"Retry-After": str(later)}
+    return 502, type(error).__name__, str(error), {}
 
 
 def _faults(errors: Any) -> str:  # noqa: ANN401 - what FastAPI gives

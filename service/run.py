@@ -45,22 +45,38 @@ class Redact(logging.Filter):
         return True
 
 
-def serve(host: str = "127.0.0.1", port: int = 8080) -> None:
+def serve(host: str = "127.0.0.1", port: int = 8080, workers: int = 1) -> None:
     """Serve the home and configuration of the environment until interrupted.
 
+    workers: processes that share the port, the record and the count of requests; each follows what the others do.
     Raises ConfigError, RecordError or KeyFileError before anything listens.
     """
-    sys.setswitchinterval(SWITCH_S)
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
     place = Home.here()
-    app = create_app(place, load_config())
-    keys = len(list_keys(place))
-    config = uvicorn.Config(app, host=host, port=port, server_header=False, log_config=_logging())
-    if not keys:
-        log.warning("no API key was made yet, so nobody can ask; run `pilotage key TENANT NAME`.")
-    if host not in ("127.0.0.1", "::1", "localhost"):
-        log.warning("%s is reached from other machines, and HTTP shows keys on the way; put TLS in front.", host)
-    uvicorn.Server(config).run()
+    with TemporaryDirectory(prefix="pilotage-metrics-") if workers > 1 else nullcontext() as shared:
+        if shared is not None:
+            os.environ[TOGETHER] = shared  # before the client of Prometheus is loaded: its counts are files there
+        app = made()
+        keys = len(list_keys(place))
+        if not keys:
+            log.warning("no API key was made yet, so nobody can ask; run `pilotage key TENANT NAME`.")
+        if host not in ("127.0.0.1", "::1", "localhost"):
+            log.warning("%s is reached from other machines, and HTTP shows keys on the way; put TLS in front.", host)
+        common: dict[str, Any] = {"host": host, "port": port, "server_header": False, "log_config": _logging()}
+        if workers == 1:
+            uvicorn.run(app, **common)
+            return
+        del app  # it said in time what is wrong; each worker makes its own
+        uvicorn.run("service.run:made", factory=True, workers=workers, **common)
+
+
+def made() -> FastAPI:
+    """The app of one process."""
+    from service.app import create_app  # noqa: PLC0415 - see TOGETHER
+    from service.metrics import quiet  # noqa: PLC0415
+
+    sys.setswitchinterval(SWITCH_S)
+    quiet()
+    return create_app(Home.here(), load_config())
 
 
 def _logging() -> dict[str, Any]:

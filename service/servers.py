@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from anyio import to_thread
 
 from bandits.caps import Standing
 from bandits.config import Config
@@ -66,9 +67,9 @@ class Servers:
         """Every configured scope of `tenant`, sorted."""
         return [scope for scope in self._config.scopes() if scope.tenant == tenant]
 
-    def made(self, scope: Scope) -> Server | None:
-        """The server of a scope that was asked for before."""
-        return self._made.get(scope)
+    async def soon(self, scope: Scope) -> Server:
+        """`get` for the event loop, which goes on while a first call reads."""
+        return self._made.get(scope) or await to_thread.run_sync(self.get, scope)
 
     def get(self, scope: Scope) -> Server:
         """The server of a configured scope; the first call for it reads the record and the newest snapshot."""
