@@ -31,11 +31,12 @@ def demo(
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that share the port and the record.")] = 1,
 ) -> None:
-    """Serve decisions, feedback and the pilot over HTTP, until Ctrl-C."""
+    """Serve OpenAI's API, decisions, feedback and the pilot over HTTP, until Ctrl-C."""
     from service.run import serve as run
 
-    run(host, port)
+    run(host, port, workers)
 
 
 @app.command()

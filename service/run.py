@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import sys
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from prometheus_client import disable_created_metrics
 from uvicorn.config import LOGGING_CONFIG
 
 from bandits.config import load_config
 from bandits.serving import Home
-from service.app import create_app
 from service.keys import list_keys, redact
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 log = logging.getLogger("pilotage.service")
 
-
+TOGETHER = "PROMETHEUS_MULTIPROC_DIR"  # folder in which several workers count; read when Prometheus' client is loaded
 SWITCH_S = 0.0005  # a thread that computes may keep the event loop waiting for so long, ten times less than by default
 _RECORDED = ("/route", "/feedback", "/v1/", "/healthz", "/readyz", "/metrics")
 
@@ -51,22 +54,19 @@ def serve(host: str = "127.0.0.1", port: int = 8080, workers: int = 1) -> None:
     workers: processes that share the port, the record and the count of requests; each follows what the others do.
     Raises ConfigError, RecordError or KeyFileError before anything listens.
     """
-    place = Home.here()
-    with TemporaryDirectory(prefix="pilotage-metrics-") if workers > 1 else nullcontext() as shared:
-        if shared is not None:
-            os.environ[TOGETHER] = shared  # before the client of Prometheus is loaded: its counts are files there
-        app = made()
-        keys = len(list_keys(place))
-        if not keys:
-            log.warning("no API key was made yet, so nobody can ask; run `pilotage key TENANT NAME`.")
-        if host not in ("127.0.0.1", "::1", "localhost"):
-            log.warning("%s is reached from other machines, and HTTP shows keys on the way; put TLS in front.", host)
-        common: dict[str, Any] = {"host": host, "port": port, "server_header": False, "log_config": _logging()}
-        if workers == 1:
-            uvicorn.run(app, **common)
-            return
-        del app  # it said in time what is wrong; each worker makes its own
-        uvicorn.run("service.run:made", factory=True, workers=workers, **common)
+    place, _ = Home.here(), load_config()
+    place.open_record().close()  # before anything listens: each worker opens its own
+    if not list_keys(place):
+        log.warning("no API key was made yet, so nobody can ask; run `pilotage key TENANT NAME`.")
+    if host not in ("127.0.0.1", "::1", "localhost"):
+        log.warning("%s is reached from other machines, and HTTP shows keys on the way; put TLS in front.", host)
+    settings: dict[str, Any] = {"host": host, "port": port, "server_header": False, "log_config": _logging()}
+    if workers == 1:
+        uvicorn.run(made(), **settings)
+        return
+    with TemporaryDirectory(prefix="pilotage-metrics-") as folder:
+        os.environ[TOGETHER] = folder
+        uvicorn.run("service.run:made", factory=True, workers=workers, **settings)
 
 
 def made() -> FastAPI:
