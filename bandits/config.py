@@ -27,6 +27,7 @@ from bandits.features import width
 from bandits.gateway_settings import GatewayConfig
 from bandits.judge_settings import JudgeConfig
 from bandits.learners.choice import LEARNERS, Learner
+from bandits.limits import RatesConfig, ServiceConfig
 from bandits.pilot_settings import PilotConfig
 from bandits.tuning_settings import TuningConfig
 from bandits.types import Scope, valid_name
@@ -192,6 +193,7 @@ class TenantConfig(_Strict):
 
     workspaces: tuple[str, ...] = ("main",)
     caps: CapsConfig = CapsConfig()
+    rates: RatesConfig = RatesConfig()
     retention_days: float | None = Field(default=None, gt=0.0, description="older decisions are erased; none: never")
     store_prompts: bool = Field(default=False, description="keep prompts, sealed with the key of the person who asked")
 
@@ -260,6 +262,7 @@ class Config(_Strict):
     tuning: TuningConfig = TuningConfig()
     record: RecordConfig = RecordConfig()
     backup: BackupConfig = BackupConfig()
+    service: ServiceConfig = ServiceConfig()
     pilot: PilotConfig = PilotConfig()
     gateway: GatewayConfig = GatewayConfig()
     providers: dict[str, ProviderConfig] = Field(default={}, validate_default=True)

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bandits.errors import ForgedIdError
-from bandits.keys import SecretKey, id_key_names, id_keys, pseudonym_key
+from bandits.keys import SecretKey, id_keys, id_keys_version, pseudonym_key
 from bandits.types import Decision, Scope, new_id
 
 _ID, _MAC = 32, 32  # hexadecimal digits
@@ -78,7 +78,7 @@ class IdRing:
 
     def __init__(self, home: Path) -> None:
         self._home, self._lock = home, threading.Lock()
-        self._seen: tuple[str, ...] = ()
+        self._seen: int | None = None
         self._keys: tuple[SecretKey, ...] = ()
         self._users: dict[str, SecretKey] = {}
 
@@ -111,10 +111,10 @@ class IdRing:
 
     def _current(self) -> tuple[SecretKey, ...]:
         with self._lock:
-            names = id_key_names(self._home)
-            if names != self._seen or not names:
+            now = id_keys_version(self._home)
+            if now is None or now != self._seen:
                 self._keys = id_keys(self._home)
-                self._seen = id_key_names(self._home)
+                self._seen = id_keys_version(self._home)
             return self._keys
 
 

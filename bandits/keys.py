@@ -22,6 +22,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +38,7 @@ from bandits.errors import KeyFileError
 from bandits.types import valid_name
 
 _SEED_BYTES = 32
+_TICK_NS = 100_000_000  # coarser than the clock of any file system here
 _NUMBER = re.compile(r"[0-9]{6}\.key")
 _PUBLIC_BYTES = 65  # 64 hex digits and a newline
 
@@ -73,6 +75,17 @@ def id_key_names(home: Path) -> tuple[str, ...]:
     with suppress(FileNotFoundError):
         return tuple(sorted(name for name in os.listdir(home / "keys" / "ids") if _NUMBER.fullmatch(name))[::-1])
     return ()
+
+
+def id_keys_version(home: Path) -> int | None:
+    """Changes whenever a key of decision ids comes or goes; None where that cannot be told yet, so soon after a change.
+
+    Far cheaper than their names: each decision asks.
+    """
+    with suppress(FileNotFoundError):
+        changed = os.stat(home / "keys" / "ids").st_mtime_ns
+        return changed if time.time_ns() - changed > _TICK_NS else None  # two changes within one tick look like one
+    return None
 
 
 def id_keys(home: Path) -> tuple[SecretKey, ...]:

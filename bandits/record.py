@@ -73,6 +73,9 @@ class Record(Protocol):
         DuplicateOutcomeError (the decision has an outcome with this key), RecordError.
         """
 
+    async def append_soon(self, *entries: Entry) -> int:
+        """See `append`: the event loop goes on meanwhile. Who gives up waiting does not take anything back."""
+
     def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
         """The rows at positions after+1 .. after+limit, or as many as there are, in order.
         Where rows were erased there are fewer, or none: only the head tells the end (see `rows`).
@@ -152,13 +155,11 @@ class SqlRecord:
 
     def append(self, *entries: Entry) -> int:
         """See `Record.append`. Costs one fsync, shared with all who wait for one; RecordError when closed."""
-        self._check_process()
-        for entry in entries:
-            check(entry)
-        if not entries:
-            return self.head()
-        columns = [from_decision(e) if isinstance(e, Decision) else from_outcome(e) for e in entries]
-        return self._writer.write(_Batch(entries, columns))
+        return self._writer.write(self._batch(entries)) if entries else self.head()
+
+    async def append_soon(self, *entries: Entry) -> int:
+        """See `Record.append_soon`."""
+        return await self._writer.write_soon(self._batch(entries)) if entries else self.head()
 
     def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
         """See `Record.read`."""
@@ -281,6 +282,12 @@ class SqlRecord:
                 "nobody can find again are not acknowledged. Restore the record, and open it anew."
             )
         return answers
+
+    def _batch(self, entries: Sequence[Entry]) -> _Batch:
+        self._check_process()
+        for entry in entries:
+            check(entry)
+        return _Batch(entries, [from_decision(e) if isinstance(e, Decision) else from_outcome(e) for e in entries])
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:

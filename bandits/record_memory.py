@@ -36,6 +36,10 @@ class MemoryRecord:
             self._keys |= keys(entries)
             return len(self._entries)
 
+    async def append_soon(self, *entries: Entry) -> int:
+        """See `Record.append_soon`."""
+        return self.append(*entries)
+
     def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
         """See `Record.read`."""
         after = max(after, 0)

@@ -11,9 +11,11 @@ C: nothing can interrupt a caller who holds up the others, and one who is interr
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Generic, TypeAlias, TypeVar
 
@@ -28,17 +30,32 @@ Answer: TypeAlias = int | PilotageError  # to one caller: the position of its la
 class _Group(Generic[_T]):
     """Batches that are written together, and the queue at which their callers wait, each for one token."""
 
-    __slots__ = ("answers", "batches", "told")
+    __slots__ = ("answers", "batches", "loops", "told")
 
     def __init__(self) -> None:
         self.batches: list[_T] = []
         self.answers: Sequence[Answer] = ()  # in order of the batches; there before the first token
         self.told: SimpleQueue[None] = SimpleQueue()
+        self.loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[int], int]]] = {}
 
     def tell(self, answers: Sequence[Answer]) -> None:
         self.answers = answers
-        for _ in answers:  # who was interrupted leaves a token that nobody needs
-            self.told.put(None)
+        for _ in range(len(answers) - sum(map(len, self.loops.values()))):
+            self.told.put(None)  # who was interrupted leaves a token that nobody needs
+        for loop, waiting in self.loops.items():
+            with suppress(RuntimeError):  # it was closed, and nobody waits any more
+                loop.call_soon_threadsafe(self.resolve, waiting)
+
+    def resolve(self, waiting: Sequence[tuple[asyncio.Future[int], int]]) -> None:
+        """In their event loop: answer all who wait there."""
+        for future, place in waiting:
+            answer = self.answers[place]
+            if future.cancelled():
+                continue
+            if isinstance(answer, PilotageError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
 
     def wait(self, place: int) -> int:
         """What the batch at `place` was answered with; raises it if it is an error."""
@@ -87,18 +104,20 @@ class GroupWriter(Generic[_T]):
         Raises what the batch was refused with, or RecordError: the commit failed, or the writer is closed.
         """
         with self._gate:
-            if self._closed:
-                raise RecordError("a record must be open to append, but this one was closed; open it anew.")
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="record-writer", daemon=True)
-                thread.start()  # it waits at the gate; if none can start, nothing was queued
-                self._thread = thread
-            group = self._gathering
-            place = len(group.batches)
-            group.batches.append(batch)
-            if place + 1 >= self._wanted:
-                self._ring()
+            group, place = self._join(batch)
         return group.wait(place)
+
+    def write_soon(self, batch: _T) -> asyncio.Future[int]:
+        """The same for the event loop that runs: no thread waits, and one wake-up serves all of a group.
+
+        Who gives up waiting does not take the batch back.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[int] = loop.create_future()
+        with self._gate:
+            group, place = self._join(batch)
+            group.loops.setdefault(loop, []).append((future, place))
+        return future
 
     def close(self) -> None:
         """Write what waits, answer everyone, and end the thread. Closing twice is closing once."""
@@ -108,6 +127,21 @@ class GroupWriter(Generic[_T]):
             thread = self._thread
         if thread is not None:
             thread.join()
+
+    def _join(self, batch: _T) -> tuple[_Group[_T], int]:
+        """The group that `batch` will be written with, and its place there; only behind the gate."""
+        if self._closed:
+            raise RecordError("a record must be open to append, but this one was closed; open it anew.")
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="record-writer", daemon=True)
+            thread.start()  # it waits at the gate; if none can start, nothing was queued
+            self._thread = thread
+        group = self._gathering
+        place = len(group.batches)
+        group.batches.append(batch)
+        if place + 1 >= self._wanted:
+            self._ring()
+        return group, place
 
     def _ring(self) -> None:
         """Wake the writer, now or when it next waits; only behind the gate."""

@@ -5,11 +5,12 @@ The heart of Pilotage. Read `decide` top to bottom: allowed arms, distribution, 
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
@@ -21,7 +22,7 @@ from bandits.arms import fitted
 from bandits.budget import Pacer, affordable
 from bandits.caps import Reservation, nano
 from bandits.config import DomainConfig
-from bandits.conversation import ANOTHER, DEAR, Talk, before, joined
+from bandits.conversation import ANOTHER, DEAR, Before, Talk, before, joined
 from bandits.errors import ContextError, LedgerError, PilotageError, UnavailableError
 from bandits.experiments.serving import Experiments, builtin
 from bandits.features import check_context, width
@@ -172,15 +173,61 @@ class Router:
         UnavailableError for `unavailable` arms that the domain does not have, or that leave none, and with a ledger
         BudgetExhaustedError where a cap leaves no money for even the cheapest arm.
         """
+        if len(self._ahead) > _AHEAD:
+            self.catch_up()
+        talk = Talk.of(conversation)
+        newest = None if pinned else self._newest(talk)
+        decision, held = self._draw(context, user, unavailable, talk, newest, pinned)
+        with self._undone(decision, held):
+            self._record.append(decision)
+        return decision
+
+    async def decide_soon(
+        self,
+        context: Context,
+        user: str = "",
+        unavailable: Mapping[str, str] | None = None,
+        *,
+        conversation: Talk | str = "",
+        pinned: str | None = None,
+    ) -> Decision:
+        """`decide` for an event loop, which goes on while the record is written: a thread for each costs more.
+
+        With a ledger, whose answer the draw waits for, call `decide` in a thread instead (see `blocks`).
+        """
+        if len(self._ahead) > _AHEAD and not self._catching.locked():
+            await asyncio.to_thread(self.catch_up)
+        talk = Talk.of(conversation)
+        newest = await asyncio.to_thread(self._newest, talk) if talk.key and not (talk.begins or pinned) else None
+        decision, held = self._draw(context, user, unavailable, talk, newest, pinned)
+        with self._undone(decision, held):
+            await self._record.append_soon(decision)
+        return decision
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a draw has to wait: for the ledger."""
+        return self._ledger is not None
+
+    def _newest(self, talk: Talk) -> Before | None:
+        """The newest turn of a conversation; None for one that begins, and for a single request."""
+        return None if talk.begins else before(self._record, self.scope, talk.key, self.domain)
+
+    def _draw(
+        self,
+        context: Context,
+        user: str,
+        unavailable: Mapping[str, str] | None,
+        talk: Talk,
+        newest: Before | None,
+        pinned: str | None,
+    ) -> tuple[Decision, Reservation | None]:
+        """A decision that is counted, and not recorded yet; what is held for it."""
         context = check_context(context, width(self.domain.features))
         unavailable = self._check_unavailable(unavailable or {})
         if pinned is not None:
             self.domain.arm(pinned)
         now = self._clock()
-        if len(self._ahead) > _AHEAD:
-            self.catch_up()
-        talk = Talk.of(conversation)
-        newest = None if talk.begins or pinned else before(self._record, self.scope, talk.key, self.domain)
         held = self._hold(user, now, pinned)
         with self._lock:
             self._state.turn(day_of(now))
@@ -227,15 +274,19 @@ class Router:
             )
             self._state.add(decision)
             self._ahead[decision.id] += 1
+        return decision, held
+
+    @contextmanager
+    def _undone(self, decision: Decision, held: Reservation | None) -> Iterator[None]:
+        """Take back a decision that could not be recorded."""
         try:
-            self._record.append(decision)
+            yield
         except PilotageError:
             with self._lock:
                 self._arrived(decision)
                 self._state.cancel(decision)
             self._let_go(held)
             raise
-        return decision
 
     def report(self, *outcomes: Outcome) -> None:
         """Record what came back for decisions of this scope, all of it or nothing, and settle its cost.

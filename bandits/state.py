@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -30,7 +31,12 @@ _READ = 2_000  # rows read at once
 
 def day_of(time: float) -> str:
     """UTC day of a time in seconds since the epoch, "2026-11-22"."""
-    return datetime.fromtimestamp(time, UTC).date().isoformat()
+    return _day(int(time // 86_400.0))
+
+
+@lru_cache(maxsize=16)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * 86_400, UTC).date().isoformat()
 
 
 @dataclass(slots=True)

@@ -11,7 +11,8 @@ from typing import Any
 from nacl.signing import VerifyKey
 
 from bandits.config import DomainConfig
-from bandits.errors import SnapshotError
+from bandits.errors import ConfigError, SnapshotError
+from bandits.features import names
 from bandits.learners.frozen import rules
 from bandits.learners.linear_policy import PricedPolicy
 from bandits.learning import Guarded
@@ -58,14 +59,18 @@ class Story:
             "slot": str(d.slot),
             "schema": d.schema,
             "context": d.context.tolist(),
+            "features": _named(d),
             "arm": d.arm,
             "propensity": d.propensity,
             "price": d.price,
             "pressure": d.pressure,
             "forced": d.forced,
             "seen": d.seen,
+            "conversation": d.conversation,
             "arms": [asdict(arm) for arm in self.arms],
-            "outcomes": [asdict(outcome) | {"scope": str(outcome.scope)} for outcome in self.outcomes],
+            "attempts": [_told(outcome) for outcome in self.outcomes if outcome.result],
+            "served": served_by(d, self.outcomes),
+            "outcomes": [_told(outcome) for outcome in self.outcomes],
             "reward": self.reward,
             "cost_usd": self.cost_usd,
             "replays": self.replays,
@@ -94,6 +99,7 @@ class Story:
         tail = [
             f"  came back: reward {_number(self.reward, '.4f')}, cost {_number(self.cost_usd, '.2e')} USD, "
             f"{len(self.outcomes)} outcome(s)",
+            *(f"  asked {o.arm or d.arm}: {_attempt(o)}" for o in self.outcomes if o.result),
             f"  probabilities computed again: {again[self.replays]}",
         ]
         if self.learner is not None:
@@ -153,6 +159,34 @@ def _learner(decision: Decision, snapshots: Path, trusted: Mapping[str, VerifyKe
         return None
     choice = found.get("choice") if found.get("chosen") == "candidate" else None
     return choice if isinstance(choice, dict) else None
+
+
+def served_by(decision: Decision, outcomes: Sequence[Outcome]) -> str | None:
+    """The arm whose answer was shown: of the last attempt that did not fail; None where no attempt was told of."""
+    answered = [one.arm or decision.arm for one in outcomes if one.result and not one.failed]
+    return answered[-1] if answered else None
+
+
+def _told(outcome: Outcome) -> dict[str, Any]:
+    return asdict(outcome) | {"scope": str(outcome.scope)}
+
+
+def _attempt(outcome: Outcome) -> str:
+    said = [outcome.result]
+    said += [] if outcome.cost_usd is None else [f"{outcome.cost_usd:.2e} USD"]
+    said += [] if outcome.latency_s is None else [f"{outcome.latency_s:.3g} s"]
+    return ", ".join(said)
+
+
+def _named(decision: Decision) -> dict[str, float]:
+    """The context by name of its features, where they have names and are known still."""
+    if decision.schema.startswith("vector-"):
+        return {}
+    try:
+        columns = names(decision.schema)
+    except ConfigError:  # of a version before
+        return {}
+    return dict(zip(columns, decision.context.tolist(), strict=False))
 
 
 def _excluded(arm: ArmStory) -> str | None:

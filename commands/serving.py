@@ -31,29 +31,76 @@ def demo(
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that share the port and the record.")] = 1,
 ) -> None:
-    """Serve decisions, feedback and the pilot over HTTP, until Ctrl-C."""
+    """Serve OpenAI's API, decisions, feedback and the pilot over HTTP, until Ctrl-C."""
     from service.run import serve as run
 
-    run(host, port)
+    run(host, port, workers)
 
 
 @app.command()
 def key(
     tenant: Annotated[str, typer.Argument(help="Whose requests the key stands for.")],
     name: Annotated[str, typer.Argument(help="What it is for, so that you know it again.")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What it is good for: route, feedback, read, operate or admin; repeat it.")
+    ] = None,
 ) -> None:
-    """Make an API key for the HTTP service. It is shown this once."""
-    from bandits.audit import Audit
-    from service.keys import make_key
+    """Make an API key for the HTTP service: for route, feedback and read, unless told otherwise. It is shown once."""
+    from service.keys import APP, make_key, note
 
     if tenant not in load_config().tenants:
         raise ConfigError(f"a key's tenant must be configured, but pilotage.toml has no [tenants.{tenant}].")
-    made = make_key(place(), tenant, name)
-    with Audit(place().audit_url) as chain:
-        why, evidence = "an API key was made", {"name": name}
-        chain.append("key", tenant=tenant, who="command line", why=why, evidence=evidence, time=time.time())
+    scopes = tuple(scope or APP)
+    made = make_key(place(), tenant, name, scopes)
+    note(place(), tenant, "command line", "an API key was made", {"name": name, "scopes": scopes})
     show(made)
+
+
+@app.command()
+def keys(as_json: Json = False) -> None:
+    """List the API keys: how each begins, whose it is, what it is good for, and until when."""
+    from service.keys import list_keys
+
+    found = list_keys(place())
+    if as_json:
+        show([{"prefix": k.prefix, "tenant": k.tenant, "name": k.name, "scopes": k.scopes,
+               "created": k.created, "expires": k.expires} for k in found])  # fmt: skip
+        return
+    ends = [time.strftime("until %Y-%m-%d %H:%M UTC", time.gmtime(k.expires)) if k.expires else "" for k in found]
+    lines = [f"{k.prefix}…  {k.tenant}/{k.name}  {','.join(k.scopes)}  {e}" for k, e in zip(found, ends, strict=True)]
+    show("\n".join(line.rstrip() for line in lines) or "there is no key; make one with `pilotage key`.")
+
+
+@app.command()
+def renew(
+    prefix: Annotated[str, typer.Argument(help="How the key to be replaced begins; `pilotage keys` lists them.")],
+    overlap_hours: Annotated[float, typer.Option(min=0.0, help="How long the old one stays good.")] = 24.0,
+) -> None:
+    """Make the successor of an API key, good for the same, and let the old one end. It is shown this once."""
+    from service.keys import list_keys, note, renew_key
+
+    made = renew_key(place(), prefix, overlap_hours * 3600.0)
+    new = list_keys(place())[-1]
+    note(
+        place(),
+        new.tenant,
+        "command line",
+        "an API key was renewed",
+        {"name": new.name, "overlap_hours": overlap_hours},
+    )
+    show(made)
+
+
+@app.command()
+def revoke(prefix: Annotated[str, typer.Argument(help="How the key begins; `pilotage keys` lists them.")]) -> None:
+    """End an API key now: the next request with it is refused."""
+    from service.keys import note, revoke_key
+
+    gone = revoke_key(place(), prefix)
+    note(place(), gone.tenant, "command line", "an API key was revoked", {"name": gone.name})
+    show(f"{gone.prefix}… of {gone.tenant}/{gone.name} is good for nothing any more.")
 
 
 @app.command()

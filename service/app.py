@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from fastapi import FastAPI
@@ -14,19 +15,22 @@ from fastapi.routing import APIRoute
 from bandits.config import Config
 from bandits.ids import IdRing
 from bandits.serving import Home
-from service import deciding, piloting, watching
-from service.call import Parts
+from service import chatting, deciding, keeping, piloting, reading, watching
+from service.call import SCHEME, Parts
 from service.errors import Refusals
-from service.gate import Gate
+from service.gate import Gate, check_table, needed
 from service.keys import KeyRing
+from service.limits import Limiter, open_store
 from service.metrics import Metrics
+from service.models import Models
 from service.pilot import Pilot
 from service.servers import Servers
 
 _ABOUT = """Decides which model should answer each prompt, learns from every answer, proves a change before it makes it.
 
-Every request but `/healthz`, `/readyz` and `/openapi.json` carries an API key, which says whose request it is: nothing
-of another tenant can be read, written or guessed at. Every error has the body `{"error": {"type", "message"}}`."""
+Every request but `/healthz`, `/readyz` and `/openapi.json` carries an API key, which says whose request it is and what
+it may ask: nothing of another tenant can be read, written or guessed at. Every error has the body
+`{"error": {"type", "message"}}`. 402: a cap of money is used up; 429: too many requests; both say `Retry-After`."""
 
 
 def create_app(
@@ -47,9 +51,11 @@ def create_app(
     home.root.mkdir(parents=True, exist_ok=True)
     record, metrics = home.open_record(), Metrics()
     servers = Servers(home, config, record, rng or np.random.default_rng(), clock, refresh_s)
-    keys, pilots = KeyRing(home), pilot or Pilot()
+    keys, pilots = KeyRing(home, clock), pilot or Pilot()
     pilots.open(home, config, servers)
     refusals = Refusals(home.root, metrics.refused)
+    models = Models(config)
+    limiter = Limiter(open_store(home.root / "limits.bin", config.service), clock)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -58,6 +64,7 @@ def create_app(
         try:
             yield
         finally:
+            await models.close()
             servers.stop()
             pilots.close()
             record.close()
@@ -72,12 +79,31 @@ def create_app(
         redirect_slashes=False,
         generate_unique_id_function=_operation,
     )
-    app.state.parts = Parts(home, config, clock, record, IdRing(home.root), keys, servers, metrics, pilots)
-    for room in (deciding, piloting, watching):
+    ids = IdRing(home.root)
+    app.state.parts = Parts(home, config, clock, record, ids, keys, servers, metrics, pilots, limiter, models, refusals)
+    for room in (deciding, chatting, reading, piloting, watching, keeping):
         app.include_router(room.router)
-    app.add_middleware(Gate, keys=keys, refusals=refusals)
+    check_table(app.routes)
+    app.add_middleware(Gate, keys=keys, refusals=refusals, limiter=limiter, config=config)
     refusals.install(app)
+    _say_scopes(app)
     return app
+
+
+def _say_scopes(app: FastAPI) -> None:
+    """Let the OpenAPI document say what a key must be good for, operation by operation (as roles, OpenAPI 3.1)."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                wanted = needed(method.upper(), path)
+                if wanted is not None:
+                    operation["security"] = [{SCHEME: [wanted]}]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _operation(route: APIRoute) -> str:

@@ -38,6 +38,7 @@ User = Annotated[
 ]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Workspace = Annotated[str, Field(description="A workspace of the key's tenant.", examples=["main"])]
+KeyScope = Literal["route", "feedback", "read", "operate", "admin"]
 Domain = Annotated[str, Field(description="A configured domain.", examples=["model_routing"])]
 
 
@@ -55,11 +56,17 @@ class TenantOnly(BaseModel):
     )
 
 
-class SnapshotQuery(TenantOnly):
-    """Which snapshots to list."""
+class ScopeQuery(TenantOnly):
+    """Which scopes of the key's tenant; left out: all of them."""
 
     workspace: Workspace | None = None
     domain: Domain | None = None
+
+
+class BudgetQuery(ScopeQuery):
+    """Whose money."""
+
+    user: User | None = None
 
 
 class PilotQuery(TenantOnly):
@@ -154,6 +161,11 @@ class FeedbackBody(_In):
     vote: Annotated[Literal[-1, 1], BeforeValidator(_whole)] | None = None
     cost_usd: Annotated[Number, Field(ge=0.0, le=10_000.0)] | None = Field(default=None, description="USD.")
     latency_s: Annotated[Number, Field(ge=0.0, le=1_000_000.0)] | None = Field(default=None, description="Seconds.")
+    arm: Annotated[str, Field(min_length=1, max_length=63)] | None = Field(
+        default=None,
+        description="The arm that it tells of, where your app asked another than was drawn. Left out: the one whose "
+        "answer this service gave, or else the one drawn.",
+    )
 
     @model_validator(mode="after")
     def _something(self) -> FeedbackBody:
@@ -187,6 +199,39 @@ class PilotBody(_In):
     workspace: Workspace | None = None
     enable_segment: bool | None = None
     enable_embed: bool | None = None
+
+
+class KeyBody(_In):
+    """The key to make, for the tenant of the key that asks."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "bot", "scopes": ["route", "feedback"]}]})
+
+    name: Annotated[str, Field(min_length=1, max_length=63, description="What it is for.")]
+    scopes: Annotated[list[KeyScope], Field(min_length=1, max_length=5)] = Field(
+        default=["route", "feedback", "read"], description="What it is good for."
+    )
+
+
+class RenewBody(_In):
+    """How long the old key stays good beside its successor."""
+
+    overlap_s: Annotated[Number, Field(ge=0.0, le=31_536_000.0)] = Field(default=86_400.0, description="Seconds.")
+
+
+class KeyAnswer(BaseModel):
+    """What is kept of a key."""
+
+    prefix: str = Field(description="Its first characters, to name it by.")
+    name: str
+    scopes: list[str]
+    created: float = Field(description="UTC, seconds since the epoch.")
+    expires: float | None = Field(description="UTC, seconds since the epoch; null: never.")
+
+
+class NewKeyAnswer(BaseModel):
+    """A key that was made."""
+
+    key: str = Field(description="It is shown this once.")
 
 
 class RouteAnswer(BaseModel):
@@ -230,6 +275,11 @@ class OutcomeAnswer(BaseModel):
     latency_s: float | None
     vote: int | None
     source: str
+    arm: str = Field(description="The arm that it tells of, where another answered than was drawn; '': the one drawn.")
+    result: str = Field(description="Of an attempt: why the model finished, or 'failed:' and why.")
+    input_tokens: int | None
+    output_tokens: int | None
+    first_token_s: float | None
 
 
 class StoryAnswer(BaseModel):
@@ -242,6 +292,7 @@ class StoryAnswer(BaseModel):
     slot: str
     schema_: str = Field(alias="schema", description="Name and version of the features.")
     context: list[float]
+    features: dict[str, float] = Field(description="The context by name; empty for numbers of the caller's own.")
     arm: str
     propensity: float
     price: float = Field(description="Reward that a dollar had to earn.")
@@ -249,6 +300,9 @@ class StoryAnswer(BaseModel):
     forced: bool
     seen: int = Field(description="Position of the record that it had learned up to behind its snapshot; 0: none.")
     arms: list[ArmAnswer]
+    conversation: str = Field(description="Pseudonym of the conversation; '': a request of its own.")
+    attempts: list[OutcomeAnswer] = Field(description="Those of the outcomes that tell of asking a model, in order.")
+    served: str | None = Field(description="The arm whose answer was shown; null where nobody told.")
     outcomes: list[OutcomeAnswer]
     reward: float | None = Field(description="In [0, 1]; null while it is missing.")
     cost_usd: float | None
@@ -269,6 +323,50 @@ class SnapshotAnswer(BaseModel):
     content: str | None = Field(description="Hash of its arrays.")
     fault: str | None = Field(description="Why it is refused; null for one that verifies.")
     serving: bool
+
+
+class CapAnswer(BaseModel):
+    """One hard cap, in USD."""
+
+    cap: str = Field(description="day, month or user day.")
+    limit_usd: float
+    spent_usd: float
+    held_usd: float = Field(description="For requests under way.")
+    left_usd: float
+    resets: float = Field(description="UTC, seconds since the epoch.")
+
+
+class PacedAnswer(BaseModel):
+    """What a scope has spent today, in USD."""
+
+    scope: str
+    budget_usd_per_request: float = Field(description="Mean spend to stay under.")
+    requests: int
+    spent_usd: float
+    promised_usd: float = Field(description="Expected of decisions whose cost was not reported.")
+    pressure: float = Field(description="Above 1: spend is above its budget, and a dollar has to earn more.")
+
+
+class BudgetsAnswer(BaseModel):
+    """The money of a tenant."""
+
+    time: float = Field(description="UTC, seconds since the epoch.")
+    caps: list[CapAnswer] = Field(description="Empty: the tenant has none.")
+    scopes: list[PacedAnswer]
+
+
+class DomainAnswer(BaseModel):
+    """One kind of decision, as configured."""
+
+    name: str
+    workspaces: list[str]
+    features: str
+    feature_names: list[str]
+    floor: float = Field(description="Probability shared among the arms that may be drawn.")
+    budget_usd_per_request: float
+    between_nights: str
+    arms: list[dict[str, Any]] = Field(description="With the prices of the catalogue.")
+    reward: dict[str, Any]
 
 
 class PilotAnswer(BaseModel):

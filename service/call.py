@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,27 +14,37 @@ from bandits.config import Config
 from bandits.ids import IdRing
 from bandits.record import Record
 from bandits.serving import Home
+from bandits.types import Scope
+from gateway.adapter import Message
 from service.bodies import ErrorBody
-from service.errors import InvalidRequestError, TenantRefusedError
+from service.errors import InvalidRequestError, Refusals, TenantRefusedError
 from service.keys import KeyRing
+from service.limits import Limiter
 from service.metrics import Metrics
+from service.models import Models
 from service.pilot import Pilot
 from service.servers import Servers
 
+SCHEME = "ApiKey"
 _BEARER = HTTPBearer(
     auto_error=False,  # the gate has decided; this only writes it into the OpenAPI document
-    scheme_name="ApiKey",
-    description="`Authorization: Bearer plt_…`, from `pilotage key`. It says which tenant asks.",
+    scheme_name=SCHEME,
+    description="`Authorization: Bearer plt_…`, from `pilotage key`. It says which tenant asks, and what it may ask: "
+    "the roles of an operation are what a key must be good for.",
 )
 _EXAMPLES = {
     401: ("KeyRefusedError", "a request must have one header 'Authorization: Bearer plt_…', but has 0; make a key …"),
+    402: ("BudgetExhaustedError", "a request must fit every cap, but the day of tenant acme has 0 USD left of …"),
     403: ("TenantRefusedError", "tenant must be that of the key; leave it out."),
     404: ("UnknownScopeError", "workspace must be one of main, but got 'elsewhere'; add it to pilotage.toml."),
+    408: ("SlowBodyError", "a body must come whole within 30 s, but did not; send it again."),
     409: ("RunCancelledError", "a run must not be cancelled to have a result, but 0193… was; ask for it again."),
     413: ("BodyTooLargeError", "a body must have at most 10,000,000 bytes, but has more; send it in parts."),
     422: ("InvalidRequestError", "body.quality: Input should be less than or equal to 1, but got 7.0. See …"),
-    429: ("BudgetExhaustedError", "a request must fit the caps of its tenant, but usd_per_day of acme has … left."),
+    429: ("RateLimitedError", "requests of the tenant must be at most 600 a minute, but are more; ask again in 2 s."),
     500: ("PilotFailedError", "analysis must end on documents that could be read, but in run 0193… it failed: …"),
+    502: ("UnansweredError", "a model must answer, but …"),
+    504: ("UnansweredError", "an answer must begin within 20 s, but did not; …"),
     503: ("RecordError", "the record must be a SQLite file that can be read and written, but …"),
 }
 
@@ -52,6 +62,20 @@ class Parts:
     servers: Servers
     metrics: Metrics
     pilot: Pilot
+    limiter: Limiter
+    models: Models
+    refusals: Refusals
+
+    def conversation(self, scope: Scope, messages: Sequence[Message], user: str, named: str) -> str:
+        """The pseudonym of the conversation that a request belongs to; "" where the app names none."""
+        del messages, user
+        return self.ids.pseudonym(scope.tenant, f"conversation {scope} {named}") if named else ""
+
+    async def check_user(self, tenant: str, user: str | None) -> None:
+        """Count a request of a tenant's user, as the app names it. Raises RateLimitedError."""
+        if user:
+            most = self.config.tenants[tenant].rates.user_requests_per_minute
+            await self.limiter.check("the user", tenant, user, most)
 
 
 @dataclass(frozen=True, slots=True)

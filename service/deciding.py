@@ -1,65 +1,70 @@
-"""Decide, take feedback, explain: the routes of the bandits."""
+"""Decide, take feedback: the routes that write."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Header, Path, Query
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
 
 from bandits.features import Asker, Request, Turn, context
-from bandits.ids import bare
-from bandits.keys import trusted_keys
 from bandits.prompts import keep
-from bandits.snapshots import list_versions
-from bandits.types import Context, Outcome
-from bandits.why import explain
-from service.bodies import (
-    FeedbackAnswer,
-    FeedbackBody,
-    RouteAnswer,
-    RouteBody,
-    SnapshotAnswer,
-    SnapshotQuery,
-    StoryAnswer,
-    TenantOnly,
-)
-from service.call import Here, errors
+from bandits.types import Context, Decision, Outcome
+from bandits.why import served_by
+from service.bodies import FeedbackAnswer, FeedbackBody, RouteAnswer, RouteBody, TenantOnly
+from service.call import Here, Parts, errors
 
 router = APIRouter(tags=["decisions"])
 
 
-@router.post("/route", summary="Decide", responses=errors(401, 403, 404, 413, 422, 429, 503))
-def route(body: RouteBody, here: Here, _: Annotated[TenantOnly, Query()]) -> RouteAnswer:
+class QuickRoute(APIRoute):
+    """POST /route without the framework's detours, for a body that is plainly right: they cost more than a decision.
+
+    Whatever is odd takes the ordinary way, which finds what is wrong with it and says so.
+    """
+
+    def get_route_handler(self) -> Callable[[HttpRequest], Coroutine[Any, Any, Response]]:
+        """See APIRoute."""
+        ordinary = super().get_route_handler()
+
+        async def handler(request: HttpRequest) -> Response:
+            body = _plain(request)
+            if body is None:
+                return await ordinary(request)
+            parts: Parts = request.app.state.parts
+            return JSONResponse(await _decide(parts, request.state.tenant, body))
+
+        return handler
+
+
+async def route(body: RouteBody, here: Here, _: Annotated[TenantOnly, Query()]) -> dict[str, Any]:
     """Draw an arm and record the draw. Nothing is asked of a model: the caller does that, and reports what came back.
 
     Answered when the decision is durable. The prompt itself is not kept, only its features, unless the tenant
     says store_prompts: then it is, sealed with a key of the user's own.
     """
-    parts = here.parts
-    scope = parts.servers.scope(here.tenant, body.workspace, body.domain)
-    domain = parts.config.domains[scope.domain]
-    server = parts.servers.get(scope)
-    start = time.perf_counter()
-    known = _context(body, domain.features, parts.clock())
-    decision = server.router.decide(known, parts.ids.pseudonym(here.tenant, body.user or ""))
-    parts.metrics.decided(decision, time.perf_counter() - start)
-    if body.prompt is not None:
-        keep(parts.home, parts.config, decision, body.prompt)
-    return RouteAnswer(
-        decision_id=parts.ids.token(decision),
-        arm=decision.arm,
-        model=domain.arms[decision.action].model,
-        propensity=decision.propensity,
-        probabilities=dict(zip(decision.arms, decision.probabilities.tolist(), strict=True)),
-        policy=decision.policy,
-        slot=str(decision.slot),
-        excluded=dict(decision.excluded),
-    )
+    return await _decide(here.parts, here.tenant, body)
 
 
-@router.post("/feedback", summary="Report", responses=errors(401, 403, 404, 413, 422, 503))
+router.add_api_route(
+    "/route",
+    route,
+    methods=["POST"],
+    summary="Decide",
+    response_model=RouteAnswer,
+    responses=errors(401, 402, 403, 404, 408, 413, 422, 429, 503),
+    route_class_override=QuickRoute,
+)
+
+
+@router.post("/feedback", summary="Report", responses=errors(401, 403, 404, 408, 413, 422, 429, 503))
 def feedback(
     body: FeedbackBody,
     here: Here,
@@ -74,10 +79,10 @@ def feedback(
     """
     parts = here.parts
     decision_id = parts.ids.check(body.decision_id, here.tenant, body.user or "")
-    scope = parts.record.decision(decision_id, here.tenant).scope
-    parts.servers.scope(scope.tenant, scope.workspace, scope.domain)
+    made = parts.record.decision(decision_id, here.tenant)
+    scope = parts.servers.scope(made.scope.tenant, made.scope.workspace, made.scope.domain)
     measured = body.model_dump(include={"quality", "vote", "cost_usd", "latency_s"})
-    outcome = Outcome(decision_id, parts.clock(), scope, **measured)
+    outcome = Outcome(decision_id, parts.clock(), scope, **measured, arm=_told_of(body, made, parts))
     server = parts.servers.get(scope)
     recorded = server.report_once(outcome, request=idempotency_key, event=body.event_id or "")
     if recorded:
@@ -85,52 +90,52 @@ def feedback(
     return FeedbackAnswer(recorded=recorded)
 
 
-@router.get(
-    "/decisions/{decision_id}",
-    summary="Explain a decision",
-    response_model=StoryAnswer,
-    responses=errors(401, 403, 404, 422, 503),
-)
-def decision(
-    decision_id: Annotated[str, Path(max_length=64)], here: Here, _: Annotated[TenantOnly, Query()]
-) -> dict[str, Any]:
-    """Why this arm: probabilities, estimates, what came back, and whether the policy gives the same numbers again."""
-    parts, decision_id = here.parts, bare(decision_id)
-    found = parts.record.decision(decision_id, here.tenant)
-    parts.servers.scope(found.scope.tenant, found.scope.workspace, found.scope.domain)
-    domain, trusted = parts.config.domains[found.scope.domain], trusted_keys(parts.home.root)
-    outcomes = parts.record.outcomes(decision_id)
-    return explain(found, outcomes, domain, parts.home.snapshots, trusted, parts.clock(), parts.record).as_dict()
+def _plain(request: HttpRequest) -> RouteBody | None:
+    """The body of a request that asks nothing else, if it is right."""
+    if request.scope["query_string"] or request.headers.get("content-type") != "application/json":
+        return None
+    try:
+        return RouteBody.model_validate(request.state.json)
+    except ValidationError:
+        return None
 
 
-@router.get("/snapshots", summary="List policies", responses=errors(401, 403, 404, 422, 503))
-def snapshots(query: Annotated[SnapshotQuery, Query()], here: Here) -> list[SnapshotAnswer]:
-    """The published policies of the key's tenant, newest last in each scope, and whether each still verifies."""
-    parts, found = here.parts, []
-    trusted, serving = trusted_keys(parts.home.root), parts.servers.serving()
-    if query.workspace is not None:
-        parts.servers.check_workspace(here.tenant, query.workspace)
-    if query.domain is not None:
-        parts.servers.check_domain(query.domain)
-    for scope in parts.servers.scopes(here.tenant):
-        if query.workspace not in (None, scope.workspace) or query.domain not in (None, scope.domain):
-            continue
-        for one in list_versions(parts.home.snapshots, scope, trusted=trusted, now=parts.clock()):
-            m = one.manifest
-            found.append(
-                SnapshotAnswer(
-                    scope=str(scope),
-                    version=one.version,
-                    kind=m.kind if m else None,
-                    position=m.position if m else None,
-                    created=m.created if m else None,
-                    expires=m.expires if m else None,
-                    content=m.content if m else None,
-                    fault=one.fault,
-                    serving=serving.get(scope) == one.version,
-                )
-            )
-    return found
+async def _decide(parts: Parts, tenant: str, body: RouteBody) -> dict[str, Any]:
+    """A RouteAnswer."""
+    await parts.check_user(tenant, body.user)
+    scope = parts.servers.scope(tenant, body.workspace, body.domain)
+    domain = parts.config.domains[scope.domain]
+    server = await parts.servers.soon(scope)
+    start = time.perf_counter()
+    known = _context(body, domain.features, parts.clock())
+    user = parts.ids.pseudonym(tenant, body.user or "")
+    if server.router.blocks:
+        decision = await to_thread.run_sync(server.router.decide, known, user)
+    else:
+        decision = await server.router.decide_soon(known, user)
+    parts.metrics.decided(decision, time.perf_counter() - start)
+    if body.prompt is not None and parts.config.tenants[tenant].store_prompts:
+        await to_thread.run_sync(keep, parts.home, parts.config, decision, body.prompt)
+    return {
+        "decision_id": parts.ids.token(decision),
+        "arm": decision.arm,
+        "model": domain.arms[decision.action].model,
+        "propensity": decision.propensity,
+        "probabilities": dict(zip(decision.arms, decision.probabilities.tolist(), strict=True)),
+        "policy": decision.policy,
+        "slot": str(decision.slot),
+        "excluded": dict(decision.excluded),
+    }
+
+
+def _told_of(body: FeedbackBody, decision: Decision, parts: Parts) -> str:
+    """The arm that the report is about; "" for the one drawn. Raises UnknownArmError.
+
+    Who likes the answer of a stand-in says nothing of the arm that failed.
+    """
+    arm = body.arm or served_by(decision, parts.record.outcomes(decision.id)) or decision.arm
+    parts.config.domains[decision.scope.domain].arm(arm)
+    return "" if arm == decision.arm else arm
 
 
 def _context(body: RouteBody, schema: str, now: float) -> Context:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -18,7 +18,7 @@ class PrefectUnavailableError(ServiceError):
     """There is no Prefect server that takes the run."""
 
     status = 503
-    headers: ClassVar[dict[str, str]] = {"Retry-After": "5"}
+    headers = {"Retry-After": "5"}  # noqa: RUF012 - nobody writes into it
 
 
 async def enqueue(deployment: str, parameters: dict[str, Any], key: str) -> str:

@@ -9,6 +9,7 @@ import reprlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from fastapi import FastAPI
@@ -24,8 +25,10 @@ from bandits.errors import (
     InvalidNameError,
     PilotageError,
     ShapeError,
+    UnknownArmError,
     UnknownDecisionError,
 )
+from gateway.adapter import GatewayError
 from service.keys import redact
 
 log = logging.getLogger("pilotage.service")
@@ -33,7 +36,9 @@ log = logging.getLogger("pilotage.service")
 _SHOWN = 5  # faults of one request that the answer spells out
 _LONGEST = 2_000  # characters of a message
 _SERVER = re.compile(r"(the record must be a PostgreSQL database[^,]*, but) .*", re.DOTALL)
-_LATER = {"Retry-After": "5"}  # s
+_LATER: Mapping[str, str] = MappingProxyType({"Retry-After": "5"})  # s
+_NONE: Mapping[str, str] = MappingProxyType({})
+_BEARER: Mapping[str, str] = MappingProxyType({"WWW-Authenticate": "Bearer"})
 _UNKNOWN_DECISION = (
     "a decision must be one that this key's tenant and this user were answered with, but this one is not; "
     "send the decision_id of POST /route as it was answered, and the same user."
@@ -44,14 +49,14 @@ class ServiceError(PilotageError):
     """A request that is refused, with the status that says so."""
 
     status: ClassVar[int] = 422
-    headers: ClassVar[Mapping[str, str]] = {}
+    headers: Mapping[str, str] = _NONE
 
 
 class KeyRefusedError(ServiceError):
     """No key, or not one of ours."""
 
     status = 401
-    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
+    headers = _BEARER
 
 
 class TenantRefusedError(ServiceError):
@@ -60,8 +65,44 @@ class TenantRefusedError(ServiceError):
     status = 403
 
 
+class ScopeRefusedError(ServiceError):
+    """The key is not good for what is asked."""
+
+    status = 403
+
+
+class SlowBodyError(ServiceError):
+    """A body that did not come whole in time."""
+
+    status = 408
+
+
+class RateLimitedError(ServiceError):
+    """More requests in a minute than may come."""
+
+    status = 429
+
+    def __init__(self, whose: str, per_minute: int, wait_s: float) -> None:
+        super().__init__(
+            f"requests of {whose} must be at most {per_minute:,} a minute, but are more; ask again in {wait_s:.3g} s."
+        )
+        self.headers = {"Retry-After": str(max(1, math.ceil(wait_s)))}
+
+
 class UnknownScopeError(ServiceError):
     """A workspace or domain that the key's tenant does not have."""
+
+    status = 404
+
+
+class UnknownModelError(ServiceError):
+    """Neither an arm nor a way to have one chosen."""
+
+    status = 404
+
+
+class UnknownKeyError(ServiceError):
+    """No key of the tenant begins so."""
 
     status = 404
 
@@ -86,7 +127,7 @@ class BusyError(ServiceError):
     """As many pilot runs wait as may."""
 
     status = 503
-    headers: ClassVar[Mapping[str, str]] = _LATER
+    headers = _LATER
 
 
 class Refusals:
@@ -105,13 +146,18 @@ class Refusals:
 
     def answer(self, error: Exception) -> Response:
         """The answer to `error`; says nothing about one that is not ours, which the server's log tells in full."""
-        status, name, message, headers = _plainly(error)
+        status, name, _, headers = _plainly(error)
         if status >= 500:
             log.error("%s: %s", name, redact(str(error)))
         self._count(status)
+        return JSONResponse(self.told(error), status, headers=dict(headers))
+
+    def told(self, error: Exception) -> dict[str, Any]:
+        """The body that says what is wrong: also inside of a stream, whose status has been sent."""
+        _, name, message, _ = _plainly(error)
         message = presentable(message, self._root)
         shown = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
-        return JSONResponse({"error": {"type": name, "message": shown}}, status, headers=dict(headers))
+        return {"error": {"type": name, "message": shown}}
 
     async def _handle(self, _: Request, error: Exception) -> Response:
         return self.answer(error)
@@ -144,17 +190,27 @@ def _ours(error: PilotageError) -> tuple[int, str, str, Mapping[str, str]]:
         return error.status, type(error).__name__, str(error), error.headers
     if isinstance(error, UnknownDecisionError | ForeignDecisionError):  # one text: whether it exists must not show
         return 404, UnknownDecisionError.__name__, _UNKNOWN_DECISION, {}
-    if isinstance(error, InvalidNameError | ContextError | ShapeError):
+    if isinstance(error, InvalidNameError | ContextError | ShapeError | UnknownArmError):
         return 422, type(error).__name__, str(error), {}
+    if isinstance(error, GatewayError):
+        return _of_models(error)
     if isinstance(error, BudgetExhaustedError):
-        return (
-            429,
-            type(error).__name__,
-            str(error),
-            {"Retry-After": str(max(1, math.ceil(error.resets - time.time())))},
-        )
+        later = {"Retry-After": str(max(1, math.ceil(error.resets - time.time())))}
+        return 402, type(error).__name__, str(error), later
     # The record, a key file or the configuration: not the caller's fault.
     return 503, type(error).__name__, str(error), _LATER
+
+
+def _of_models(error: GatewayError) -> tuple[int, str, str, Mapping[str, str]]:
+    """No model answered: 422 for what none would, 504 out of time, 503 for what is worth asking later, else 502."""
+    if error.kind in ("bad_request", "too_long", "filtered", "unknown_prompt"):
+        return 422, type(error).__name__, str(error), {}
+    if error.kind in ("connect_timeout", "first_token_timeout", "stalled", "total_timeout"):
+        return 504, type(error).__name__, str(error), {}
+    if error.kind in ("rate_limited", "resting"):
+        later = max(1, math.ceil(error.retry_after_s or 1.0))
+        return 503, type(error).__name__, str(error), {"Retry-After": str(later)}
+    return 502, type(error).__name__, str(error), {}
 
 
 def _faults(errors: Any) -> str:  # noqa: ANN401 - what FastAPI gives

@@ -1,41 +1,109 @@
-"""Before any route: whose request is it, and is its body small enough? No byte of a stranger's body is parsed."""
+"""Before any route: whose request is it, may its key do that, does it come too often, is its body fit to be read?
+
+No byte of a stranger's body is parsed. Every answer leaves with the headers that keep browsers out of mischief.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bandits.config import Config
 from bandits.errors import PilotageError
-from service.errors import BodyTooLargeError, KeyRefusedError, Refusals
-from service.keys import KeyRing
+from service.errors import BodyTooLargeError, KeyRefusedError, Refusals, ScopeRefusedError, SlowBodyError
+from service.keys import ApiKey, KeyRing
+from service.limits import Limiter
+from service.strict import read_json
 
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json"})  # what a probe may ask without a key
+NEEDED: Mapping[tuple[str, str], str] = {  # what a key must be good for, by method and first part of the path
+    ("POST", "route"): "route",
+    ("POST", "v1"): "route",
+    ("GET", "v1"): "route",
+    ("POST", "feedback"): "feedback",
+    ("GET", "decisions"): "read",
+    ("GET", "snapshots"): "read",
+    ("GET", "budgets"): "read",
+    ("GET", "domains"): "read",
+    ("GET", "pilot"): "route",
+    ("POST", "pilot"): "route",
+    ("GET", "metrics"): "operate",
+    ("GET", "keys"): "admin",
+    ("POST", "keys"): "admin",
+    ("DELETE", "keys"): "admin",
+}
 LARGEST_BODY = 10_000_000  # bytes
+PATIENCE_S = 30.0  # for a body to come whole
 _DRAINED = 4 * LARGEST_BODY  # bytes of a refused body that are read all the same, so that its sender hears the answer
+_SAFE = [
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+]
+
+
+def needed(method: str, path: str) -> str | None:
+    """What a key must be good for to ask this; None for a path that needs no key, or that there is not."""
+    return NEEDED.get((method, path.split("/", 2)[1]))
+
+
+def check_table(routes: Iterable[object]) -> None:
+    """Raise KeyError unless it is said of each route what a key must be good for: nothing is open by oversight."""
+    for route in (one for one in routes if isinstance(one, APIRoute)):
+        for method in route.methods or ():
+            if route.path not in OPEN and needed(method, route.path) is None:
+                raise KeyError(f"service/gate.py must say what a key needs for {method} {route.path}, but does not.")
 
 
 class Gate:
-    """ASGI middleware: lets a request through with `state["tenant"]` set (None: no key on an open path)."""
+    """ASGI middleware: lets a request through with `tenant` (None: an open path, no key) and `json`, in `state`."""
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, refusals: Refusals) -> None:
-        self._app, self._keys, self._refusals = app, keys, refusals
+    def __init__(self, app: ASGIApp, keys: KeyRing, refusals: Refusals, limiter: Limiter, config: Config) -> None:
+        self._app, self._keys, self._refusals, self._limiter = app, keys, refusals, limiter
+        self._rates = {name: tenant.rates.requests_per_minute for name, tenant in config.tenants.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+
+        async def safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_SAFE]
+            await send(message)
+
         try:
-            tenant = self._tenant(scope)
+            tenant = await self._admitted(scope)
             body = await _body(receive)
+            said = read_json(body) if body else None
         except PilotageError as error:
-            await self._refusals.answer(error)(scope, receive, send)
+            await self._refusals.answer(error)(scope, receive, safely)
             return
         if body is None:  # the caller hung up
             return
-        scope.setdefault("state", {})["tenant"] = tenant
-        await self._app(scope, _Again(body, receive), send)
+        scope.setdefault("state", {}).update(tenant=tenant, json=said)
+        await self._app(scope, _Again(body, receive), safely)
 
-    def _tenant(self, scope: Scope) -> str | None:
+    async def _admitted(self, scope: Scope) -> str | None:
+        """The tenant of the key, which may ask this now."""
+        key = self._key(scope)
+        if key is None:
+            return None
+        wanted = needed(scope["method"], scope["path"])
+        if wanted is not None and wanted not in key.scopes:
+            raise ScopeRefusedError(
+                f"a key must be good for '{wanted}' to ask this, but {key.prefix}… is good for "
+                f"{', '.join(key.scopes)}; make another with `pilotage key`."
+            )
+        await self._limiter.check("the tenant", key.tenant, "", self._rates.get(key.tenant))
+        return key.tenant
+
+    def _key(self, scope: Scope) -> ApiKey | None:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if not given and scope["path"] in OPEN:
             return None
@@ -45,13 +113,13 @@ class Gate:
                 "make a key with `pilotage key`."
             )
         scheme, _, key = given[0].partition(b" ")
-        tenant = self._keys.tenant_of(key.strip()) if scheme.lower() == b"bearer" else None
-        if tenant is None:
+        found = self._keys.find(key.strip()) if scheme.lower() == b"bearer" else None
+        if found is None:
             raise KeyRefusedError(
-                "the header must be 'Authorization: Bearer ' and a key of this service, but is not; it may have been "
-                "revoked. Make one with `pilotage key`."
+                "the header must be 'Authorization: Bearer ' and a key of this service, but is not; it may have ended "
+                "or been revoked. Make one with `pilotage key`."
             )
-        return tenant
+        return found
 
 
 class _Again:
@@ -69,11 +137,26 @@ class _Again:
 
 
 async def _body(receive: Receive) -> bytes | None:
-    """The whole body; None if the caller hung up. Raises BodyTooLargeError, whether its length was announced or not."""
+    """The whole body; None if the caller hung up.
+
+    Raises BodyTooLargeError, whether its length was announced or not, and SlowBodyError.
+    """
+    message = await receive()
+    if message["type"] != "http.request":
+        return None
+    if not message.get("more_body", False) and len(message.get("body", b"")) <= LARGEST_BODY:
+        return bytes(message.get("body", b""))
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await _rest(message, receive)
+    except TimeoutError:
+        raise SlowBodyError(f"a body must come whole within {PATIENCE_S:.0f} s, but did not; send it again.") from None
+
+
+async def _rest(message: Message, receive: Receive) -> bytes | None:
     parts: list[bytes] = []
     size, more = 0, True
     while more and size <= _DRAINED:
-        message = await receive()
         if message["type"] != "http.request":
             return None
         size += len(message.get("body", b""))
@@ -82,6 +165,8 @@ async def _body(receive: Receive) -> bytes | None:
         else:
             parts.clear()
         more = message.get("more_body", False)
+        if more and size <= _DRAINED:
+            message = await receive()
     if size > LARGEST_BODY:
         raise BodyTooLargeError(f"a body must have at most {LARGEST_BODY:,} bytes, but has more; send it in parts.")
     return b"".join(parts)

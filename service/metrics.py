@@ -6,17 +6,24 @@ scrapes with a key of each tenant.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from bandits.types import Decision, Outcome, Scope
 
 EDGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # s; one stands at the promise of 0.1
 KINDS = ("quality", "vote", "cost_usd", "latency_s")
+
+
+def quiet() -> None:
+    """Leave out a second series for each counter, which nobody reads."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -62,7 +69,15 @@ class Metrics:
     ) -> bytes:
         """The text format. serving: policy version by scope.   quarantined: arms, likewise.   pilot: see Counters."""
         now = _Now([*_snapshots(serving), _quarantined(quarantined), *_pilot(pilot)])
-        return generate_latest(self.registry) + generate_latest(now)
+        return generate_latest(self._counted()) + generate_latest(now)
+
+    def _counted(self) -> CollectorRegistry:
+        """The counts of this process, or of all workers together where there are several (run.TOGETHER)."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return self.registry
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return together
 
 
 class _Now(Collector):

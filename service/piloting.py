@@ -13,7 +13,7 @@ from service.errors import InvalidRequestError
 
 router = APIRouter(tags=["pilot"])
 _T = TypeVar("_T")
-_REFUSED = errors(401, 403, 404, 409, 413, 422, 500, 503)
+_REFUSED = errors(401, 403, 404, 408, 409, 413, 422, 429, 500, 503)
 _ACCEPTED: dict[int | str, dict[str, Any]] = {202: {"model": PilotAccepted, "description": "It goes on by itself."}}
 
 

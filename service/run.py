@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import Any
+import os
+import sys
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from prometheus_client import disable_created_metrics
 from uvicorn.config import LOGGING_CONFIG
 
 from bandits.config import load_config
 from bandits.serving import Home
-from service.app import create_app
 from service.keys import list_keys, redact
 
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 log = logging.getLogger("pilotage.service")
+
+TOGETHER = "PROMETHEUS_MULTIPROC_DIR"  # folder in which several workers count; read when Prometheus' client is loaded
+SWITCH_S = 0.0005  # a thread that computes may keep the event loop waiting for so long, ten times less than by default
+_RECORDED = ("/route", "/feedback", "/v1/", "/healthz", "/readyz", "/metrics")
+
+
+class Unrecorded(logging.Filter):
+    """Leaves out of the access log what went well and stands in the record, or is a probe's."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See logging.Filter."""
+        said = record.args
+        return not (
+            isinstance(said, tuple) and len(said) == 5 and said[4] == 200 and str(said[2]).startswith(_RECORDED)
+        )
 
 
 class Redact(logging.Filter):
@@ -29,28 +48,44 @@ class Redact(logging.Filter):
         return True
 
 
-def serve(host: str = "127.0.0.1", port: int = 8080) -> None:
+def serve(host: str = "127.0.0.1", port: int = 8080, workers: int = 1) -> None:
     """Serve the home and configuration of the environment until interrupted.
 
+    workers: processes that share the port, the record and the count of requests; each follows what the others do.
     Raises ConfigError, RecordError or KeyFileError before anything listens.
     """
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
-    place = Home.here()
-    app = create_app(place, load_config())
-    keys = len(list_keys(place))
-    config = uvicorn.Config(app, host=host, port=port, server_header=False, log_config=_logging())
-    if not keys:
+    place, _ = Home.here(), load_config()
+    place.open_record().close()  # before anything listens: each worker opens its own
+    if not list_keys(place):
         log.warning("no API key was made yet, so nobody can ask; run `pilotage key TENANT NAME`.")
     if host not in ("127.0.0.1", "::1", "localhost"):
         log.warning("%s is reached from other machines, and HTTP shows keys on the way; put TLS in front.", host)
-    uvicorn.Server(config).run()
+    settings: dict[str, Any] = {"host": host, "port": port, "server_header": False, "log_config": _logging()}
+    if workers == 1:
+        uvicorn.run(made(), **settings)
+        return
+    with TemporaryDirectory(prefix="pilotage-metrics-") as folder:
+        os.environ[TOGETHER] = folder
+        uvicorn.run("service.run:made", factory=True, workers=workers, **settings)
+
+
+def made() -> FastAPI:
+    """The app of one process."""
+    from service.app import create_app  # noqa: PLC0415 - see TOGETHER
+    from service.metrics import quiet  # noqa: PLC0415
+
+    sys.setswitchinterval(SWITCH_S)
+    quiet()
+    return create_app(Home.here(), load_config())
 
 
 def _logging() -> dict[str, Any]:
     """The server's own set-up, with our lines beside its own and no key in either."""
     settings = copy.deepcopy(LOGGING_CONFIG)
     settings["filters"] = {"redact": {"()": Redact}}
+    settings["filters"]["unrecorded"] = {"()": Unrecorded}
     for handler in settings["handlers"].values():
         handler["filters"] = ["redact"]
+    settings["loggers"]["uvicorn.access"]["filters"] = ["unrecorded"]
     settings["loggers"]["pilotage"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     return settings

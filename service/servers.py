@@ -7,7 +7,9 @@ import threading
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from anyio import to_thread
 
+from bandits.caps import Standing
 from bandits.config import Config
 from bandits.errors import PilotageError
 from bandits.record import Record
@@ -65,6 +67,11 @@ class Servers:
         """Every configured scope of `tenant`, sorted."""
         return [scope for scope in self._config.scopes() if scope.tenant == tenant]
 
+    async def soon(self, scope: Scope) -> Server:
+        """`get` for the event loop, which goes on while a first call reads."""
+        made = self._made.get(scope)
+        return await to_thread.run_sync(self.get, scope) if made is None else made
+
     def get(self, scope: Scope) -> Server:
         """The server of a configured scope; the first call for it reads the record and the newest snapshot."""
         server = self._made.get(scope)
@@ -80,6 +87,10 @@ class Servers:
     def quarantined(self) -> Mapping[Scope, tuple[str, ...]]:
         """Arms that broke since the policy that serves was published, likewise."""
         return {scope: server.router.quarantined for scope, server in self._made.copy().items()}
+
+    def standings(self, tenant: str, user: str, now: float) -> list[Standing]:
+        """How the caps of a tenant, and of the user behind a pseudonym, stand. Raises LedgerError."""
+        return [] if self._ledger is None else self._ledger.standings(tenant, user, now)
 
     def faults(self) -> Mapping[Scope, str]:
         """What keeps a scope from its newest snapshot; while it stands here, an older policy goes on serving."""

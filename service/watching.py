@@ -24,7 +24,7 @@ async def healthz() -> Alive:
     return Alive()
 
 
-@router.get("/readyz", summary="Ready?", responses=errors(401, 503))
+@router.get("/readyz", summary="Ready?", responses=errors(401, 429, 503))
 def readyz(request: Request) -> Ready:
     """Can decisions be made and recorded? 503 with the reason otherwise.
 
@@ -46,7 +46,7 @@ def readyz(request: Request) -> Ready:
     "/metrics",
     summary="Counts for Prometheus",
     response_class=Response,
-    responses=errors(401, 403, 422, 503)
+    responses=errors(401, 403, 422, 429, 503)
     | {200: {"description": "Prometheus text", "content": {CONTENT_TYPE_PLAIN_0_0_4: {"schema": {"type": "string"}}}}},
 )
 async def metrics(here: Here, _: Annotated[TenantOnly, Query()]) -> Response:

@@ -52,9 +52,9 @@ def _surface(text: str) -> list[float]:
         log1p(len(words)),
         log1p(text.count("\n")),
         sum(map(str.isdigit, text)) / characters,
-        sum(not c.isalnum() and not c.isspace() for c in text) / characters,
+        (len(text) - sum(map(str.isalnum, text)) - sum(map(str.isspace, text))) / characters,  # no character is both
         sum(map(str.isupper, text)) / characters,
-        sum(not c.isascii() for c in text) / characters,
+        0.0 if text.isascii() else (len(text) - sum(map(str.isascii, text))) / characters,
         len({word.lower() for word in words}) / count,
         sum(map(len, words)) / count / 10.0,
         float("?" in text or "？" in text),
@@ -64,9 +64,10 @@ def _surface(text: str) -> list[float]:
 
 
 def _hashed_words(text: str) -> Context:
-    out = np.zeros(_WORDS, dtype=np.float32)
+    counts = [0.0] * _WORDS
     for token in {"0" if token.isdigit() else token for token in _TOKEN.findall(text.lower())}:
         code = zlib.crc32(token.encode("utf-8", "surrogatepass"))
-        out[(code >> 1) % _WORDS] += 1.0 if code & 1 else -1.0
+        counts[(code >> 1) % _WORDS] += 1.0 if code & 1 else -1.0
+    out = np.array(counts, dtype=np.float32)
     norm = float(np.sqrt(out @ out))
     return out / norm if norm > 0.0 else out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -117,6 +118,37 @@ def test_a_key_appears_in_no_log_and_no_answer_and_only_this_machine_is_served(t
     for text in (log, *(one.text + str(one.headers) for one in texts)):
         assert key not in text
         assert key[16:] not in text
+
+
+def test_workers_are_one_service(tmp_path, home):
+    """Two processes: both decide, each knows what the other decided, and /metrics counts what both did."""
+    key = make_key(home, "acme", "test")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    script = "import sys; from service.run import serve; serve(port=int(sys.argv[1]), workers=2)"
+    process = subprocess.Popen([sys.executable, "-c", script, str(port)], env=environment(tmp_path), cwd=tmp_path,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    headers = {"Authorization": f"Bearer {key}", "Connection": "close"}  # a new connection may reach either
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60) as client:
+            wait(client)
+            made = [client.post("/route", json={"prompt": "x"}).json()["decision_id"] for _ in range(40)]
+            for one in made:
+                report = client.post("/feedback", json={"decision_id": one, "quality": 1.0, "cost_usd": 1e-4})
+                assert report.json() == {"recorded": True}
+            counted = client.get("/metrics").text
+            deadline = time.monotonic() + 60.0
+            seen = set()
+            while time.monotonic() < deadline and seen != {40}:
+                seen = {client.get("/budgets").json()["scopes"][0]["requests"] for _ in range(8)}
+    finally:
+        process.send_signal(signal.SIGINT)
+        log, _ = process.communicate(timeout=60)
+
+    assert len(set(re.findall(r"Started server process \[(\d+)\]", log))) == 2
+    total = sum(float(n) for n in re.findall(r"^pilotage_decisions_total\{.*\} (\S+)$", counted, re.MULTILINE))
+    assert total == 40.0
+    assert seen == {40}
 
 
 def wait(client: httpx.Client) -> None:

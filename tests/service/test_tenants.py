@@ -160,10 +160,18 @@ def test_only_the_hash_of_a_key_is_kept_and_only_for_its_owner(home):
     assert (kept.tenant, kept.name, kept.prefix) == ("acme", "bot", key[:12])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert json.loads(path.read_text())[0].keys() == {"prefix", "hash", "tenant", "name", "created"}
+    assert json.loads(path.read_text())[0].keys() == {
+        "prefix",
+        "hash",
+        "tenant",
+        "name",
+        "created",
+        "scopes",
+        "expires",
+    }
     ring = KeyRing(home)
-    assert ring.tenant_of(key.encode()) == "acme"
-    assert {ring.tenant_of(each.encode()) for each in (kept.hash, kept.prefix, "", key[:-1])} == {None}
+    assert ring.find(key.encode()).tenant == "acme"
+    assert {ring.find(each.encode()) for each in (kept.hash, kept.prefix, "", key[:-1])} == {None}
 
 
 def test_keys_made_at_once_are_all_kept(home):
@@ -172,7 +180,7 @@ def test_keys_made_at_once_are_all_kept(home):
         made = list(pool.map(lambda i: make_key(home, "acme", f"k{i}"), range(24)))
     ring = KeyRing(home)
 
-    assert [ring.tenant_of(key.encode()) for key in made] == ["acme"] * 24
+    assert [ring.find(key.encode()).tenant for key in made] == ["acme"] * 24
 
 
 def test_a_key_cannot_be_made_for_a_name_that_is_none(home):
