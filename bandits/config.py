@@ -20,10 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from bandits.budget import affordable
 from bandits.catalogue import ModelConfig, ProviderConfig
+from bandits.conversation_settings import ConversationConfig, SignalWorth
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
 from bandits.gateway_settings import GatewayConfig
+from bandits.judge_settings import JudgeConfig
 from bandits.learners.choice import LEARNERS, Learner
 from bandits.limits import RatesConfig, ServiceConfig
 from bandits.types import Scope, valid_name
@@ -82,6 +84,7 @@ class RewardConfig(_Strict):
         default="failed",
         description="what an arm learns when another answered for it: that it failed, or what was served",
     )
+    signals: SignalWorth = Field(default=SignalWorth(), description="what asking again and regenerating say of quality")
     weights: RewardWeights = RewardWeights()
     dear_usd: Dollars | None = Field(default=None, description="a cost that earns nothing; free earns 1")
     slow_s: Seconds | None = Field(default=None, description="a latency that earns nothing; none at all earns 1")
@@ -118,6 +121,8 @@ class DomainConfig(_Strict):
         description="still: what was published; watch: less what broke since; learn: and with each arm's level since",
     )
     reward: RewardConfig = RewardConfig()
+    conversations: ConversationConfig = ConversationConfig()
+    judge: JudgeConfig | None = Field(default=None, description="a model that judges some of the answers; none: nobody")
     experiments: dict[str, ExperimentConfig] = {}
     holdback: HoldbackConfig | None = Field(default=None, description="users who are served without any learning")
 
@@ -273,11 +278,12 @@ class Config(_Strict):
     @model_validator(mode="after")
     def _offered(self) -> Config:
         for domain, settings in self.domains.items():
-            for arm in settings.arms:
-                if arm.provider not in self.providers:
+            named = [(arm.name, arm.provider) for arm in settings.arms]
+            for name, provider in [*named, *([("judge", settings.judge.provider)] if settings.judge else [])]:
+                if provider not in self.providers:
                     raise ValueError(
                         f"an arm's provider must be one of {', '.join(sorted(self.providers))}, "
-                        f"but {domain}/{arm.name} names {arm.provider!r}; add [providers.{arm.provider}]"
+                        f"but {domain}/{name} names {provider!r}; add [providers.{provider}]"
                     )
         return self
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from bandits.errors import ForgedIdError
 from bandits.keys import SecretKey, id_keys, id_keys_version, pseudonym_key
-from bandits.types import Decision, new_id
+from bandits.types import Decision, Scope, new_id
 
 _ID, _MAC = 32, 32  # hexadecimal digits
 _RAW = re.compile(f"[0-9a-f]{{{_ID}}}")
@@ -94,10 +94,20 @@ class IdRing:
         """What to record for a user of a configured tenant (as the app names them). Raises KeyFileError."""
         if not user:
             return ""
+        return pseudonym(self._of_tenant(tenant), tenant, user)
+
+    def conversation(self, scope: Scope, name: str) -> str:
+        """What to record for a conversation of a configured scope, likewise; "" for "". Raises KeyFileError."""
+        if not name:
+            return ""
+        message = _framed(scope.tenant, scope.workspace, scope.domain, name)
+        return self._of_tenant(scope.tenant).mac(b"pilotage talk", message, 16).hex()
+
+    def _of_tenant(self, tenant: str) -> SecretKey:
         with self._lock:
             if tenant not in self._users:
                 self._users[tenant] = pseudonym_key(self._home, tenant)
-            return pseudonym(self._users[tenant], tenant, user)
+            return self._users[tenant]
 
     def _current(self) -> tuple[SecretKey, ...]:
         with self._lock:

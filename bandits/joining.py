@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bandits.config import RewardConfig
 from bandits.rewards import SKEW_S, total
-from bandits.types import Mask, Vector
+from bandits.types import SIGNALS, Mask, Vector
 
 Rounds = NDArray[np.int64]
 
@@ -27,7 +27,7 @@ class Came:
     quality: Vector  # (m,) NaN where it was not measured
     cost_usd: Vector  # (m,) likewise
     latency_s: Vector  # (m,) likewise
-    vote: NDArray[np.int8]  # (m,) -1 or 1; 0 where nobody voted
+    vote: NDArray[np.int8]  # (m,) -1 or 1; 2, 3 … for SIGNALS, in their order; 0 where nobody voted
 
 
 def rewards(decided: Vector, came: Came, now: float, spec: RewardConfig) -> Vector:
@@ -66,12 +66,14 @@ def costs(n: int, came: Came) -> Vector:
 
 
 def _quality(n: int, came: Came, counts: Mask, spec: RewardConfig) -> Vector:
-    """Measured quality of each decision, or else its votes; NaN where there is neither."""
+    """Measured quality of each decision, or else its votes and signals; NaN where there is neither."""
     measured = counts & ~np.isnan(came.quality)
     has_quality = np.zeros(n, np.bool_)
     has_quality[came.rounds[measured]] = True
-    taken = measured | (counts & (came.vote != 0) & ~has_quality[came.rounds])
-    voted = np.where(came.vote == 1, spec.upvote, spec.downvote)
+    signals = [getattr(spec.signals, source) for source in SIGNALS]
+    worth = np.array([np.nan, spec.upvote, *signals, spec.downvote], np.float64)  # by vote; -1 is the last
+    voted = worth[came.vote]
+    taken = measured | (counts & ~np.isnan(voted) & ~has_quality[came.rounds])
     values = np.where(measured, came.quality, voted)
     if spec.aggregate in ("first", "last"):
         return _picked(n, came.rounds[taken], came.times[taken], values[taken], spec.aggregate)

@@ -17,7 +17,7 @@ import numpy as np
 
 from bandits.config import DomainConfig, RewardConfig
 from bandits.errors import ContextError
-from bandits.types import Decision, LoggedFeedback, Matrix, Outcome, Scope, Slot, Vector
+from bandits.types import JUDGE, SIGNALS, Decision, LoggedFeedback, Matrix, Outcome, Scope, Slot, Vector
 
 if TYPE_CHECKING:
     from bandits.record import Row
@@ -56,7 +56,8 @@ def reward(outcomes: Sequence[Outcome], decided_at: float, now: float, spec: Rew
         (w_quality quality + w_cost max(0, 1 - cost / dear_usd) + w_latency max(0, 1 - latency / slow_s)) / sum of w
 
     Outcomes count from SKEW_S before the decision until spec.window_s after it. Measured quality beats votes: votes
-    are mapped and used only if no outcome that counts has a quality. Among several, spec.aggregate takes the first,
+    are mapped and used only if no outcome that counts has a quality; so are signals to which the specification gives a
+    worth, the others say nothing. Among several, spec.aggregate takes the first,
     the last (of the same instant: the lowest, the highest), the mean, or the sum but no more than 1. When no quality
     counts: None while the window is open at `now`, spec.default once it has closed; a default of None stays missing.
     Costs add up; of latencies the longest counts. A part of weight > 0 that is missing makes the reward missing.
@@ -90,9 +91,10 @@ def telling(outcomes: Sequence[Outcome], spec: RewardConfig) -> Sequence[Outcome
     """Those that tell of the arm that was drawn.
 
     Where another answered for it, that is what it did itself: a dead arm must not earn its stand-in's reward. With
-    spec.fallback "as_served" it is all that was served, and no failure on the way says anything of quality.
+    spec.fallback "as_served" it is all that was served, and no failure on the way says anything of quality. What a
+    judge was paid is never the arm's.
     """
-    return [o for o in outcomes if not o.arm] if spec.fallback == "failed" else outcomes
+    return [o for o in outcomes if not o.arm or (spec.fallback == "as_served" and o.arm != JUDGE)]
 
 
 def cost(outcomes: Sequence[Outcome]) -> float | None:
@@ -117,7 +119,7 @@ def _counted(outcomes: Sequence[Outcome], decided_at: float, spec: RewardConfig)
 def _quality(counted: Sequence[Outcome], spec: RewardConfig) -> float | None:
     said = [o for o in counted if not o.failed] if spec.fallback == "as_served" else counted
     values = [(o.time, o.quality) for o in said if o.quality is not None] or [
-        (o.time, spec.upvote if o.vote == 1 else spec.downvote) for o in said if o.vote is not None
+        (o.time, value) for o in said if (value := _voted(o, spec)) is not None
     ]
     if not values:
         return None
@@ -125,6 +127,14 @@ def _quality(counted: Sequence[Outcome], spec: RewardConfig) -> float | None:
         return (min if spec.aggregate == "first" else max)(values)[1] + 0.0  # -0.0 is 0.0
     summed = total([value for _, value in values])
     return min(summed, 1.0) if spec.aggregate == "sum" else summed / len(values)
+
+
+def _voted(outcome: Outcome, spec: RewardConfig) -> float | None:
+    """The quality that a vote or a signal stands for."""
+    if outcome.source in SIGNALS:
+        worth: float | None = getattr(spec.signals, outcome.source)
+        return worth
+    return None if outcome.vote is None else spec.upvote if outcome.vote == 1 else spec.downvote
 
 
 def _less(amount: float | None, worth_nothing: float) -> float | None:

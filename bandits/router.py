@@ -22,6 +22,7 @@ from bandits.arms import fitted
 from bandits.budget import Pacer, affordable
 from bandits.caps import Reservation, nano
 from bandits.config import DomainConfig
+from bandits.conversation import ANOTHER, DEAR, Talk, before, joined
 from bandits.errors import ContextError, LedgerError, PilotageError, UnavailableError
 from bandits.experiments.serving import Experiments, builtin
 from bandits.features import check_context, width
@@ -106,6 +107,20 @@ class Router:
         self.catch_up()
 
     @property
+    def record(self) -> Record:
+        """The record that it decides into."""
+        return self._record
+
+    def now(self) -> float:
+        """What its clock says: UTC, seconds since the epoch."""
+        return self._clock()
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """The caps of its tenant; None where there are none."""
+        return self._ledger
+
+    @property
     def serving(self) -> Serving:
         """The policy that serves now."""
         return self._serving
@@ -144,15 +159,16 @@ class Router:
         user: str = "",
         unavailable: Mapping[str, str] | None = None,
         *,
-        conversation: str = "",
+        conversation: Talk | str = "",
         pinned: str | None = None,
     ) -> Decision:
         """Draw an arm for one context, (d,), and record the draw; returns when the record has it.
 
         user: the pseudonym of whoever asks (ids.py), "" for nobody in particular.   unavailable: arms that cannot
         answer now, with the reason; what is drawn from, and logged, is the distribution over the others.
-        conversation: the pseudonym of what it belongs to.   pinned: the arm that the caller insists on: logged as
-        forced, and never learned from.
+        conversation: what it belongs to, or the pseudonym of that: a later turn stays with the arm of the newest one,
+        as conversation.py says.
+        pinned: the arm that the caller insists on: logged as forced, and never learned from.
         Raises ContextError for a context that is not finite or not of the domain's length, UnknownArmError and
         UnavailableError for `unavailable` arms that the domain does not have, or that leave none, and with a ledger
         BudgetExhaustedError where a cap leaves no money for even the cheapest arm.
@@ -170,7 +186,7 @@ class Router:
         user: str = "",
         unavailable: Mapping[str, str] | None = None,
         *,
-        conversation: str = "",
+        conversation: Talk | str = "",
         pinned: str | None = None,
     ) -> Decision:
         """`decide` for an event loop, which goes on while the record is written: a thread for each costs more.
@@ -194,7 +210,7 @@ class Router:
         context: Context,
         user: str,
         unavailable: Mapping[str, str] | None,
-        conversation: str,
+        conversation: Talk | str,
         pinned: str | None,
     ) -> tuple[Decision, Reservation | None]:
         """A decision that is counted, and not recorded yet; what is held for it."""
@@ -203,6 +219,8 @@ class Router:
         if pinned is not None:
             self.domain.arm(pinned)
         now = self._clock()
+        talk = Talk.of(conversation)
+        newest = None if talk.begins or pinned else before(self._record, self.scope, talk.key, self.domain)
         held = self._hold(user, now, pinned)
         with self._lock:
             self._state.turn(day_of(now))
@@ -216,7 +234,15 @@ class Router:
             if pinned is None:
                 allowed, excluded = self._allowed(policy, held, unavailable)
             else:
-                allowed, excluded = self._only(pinned)
+                allowed, excluded = self._only(pinned, "another was pinned")
+            stays = newest.arm(allowed, policy, self.domain, now) if newest else None
+            if newest and stays is not None:
+                allowed, excluded = self._only(self.domain.arm_names[stays], ANOTHER)
+                version, slot = newest.follows, newest.decision.slot
+            elif newest:
+                pays = newest.worthwhile(allowed, policy, context, pressure, self.domain, now)
+                dear = compress(self.domain.arm_names, (allowed & ~pays).tolist())
+                allowed, excluded = pays, excluded | dict.fromkeys(dear, DEAR)
             probabilities = served(policy, context[None, :], allowed[None, :], pressure)[0]
             action, propensity = draw(probabilities, self._rng)
             decision = Decision(
@@ -235,9 +261,9 @@ class Router:
                 price=policy.price(pressure),
                 pressure=pressure,
                 user=user,
-                forced=pinned is not None,
+                forced=pinned is not None or stays is not None,
                 seen=0 if learning is None else learning.seen,
-                conversation=conversation,
+                conversation=talk.key,
             )
             self._state.add(decision)
             self._ahead[decision.id] += 1
@@ -256,7 +282,11 @@ class Router:
             raise
 
     def report(self, *outcomes: Outcome) -> None:
-        """Record what came back for decisions of this scope, all of it or nothing, and settle its cost."""
+        """Record what came back for decisions of this scope, all of it or nothing, and settle its cost.
+
+        What is said of the quality of a later turn of a conversation is said of its draw too (conversation.py).
+        """
+        outcomes = (*outcomes, *joined(self._record, outcomes))
         with self._lock:
             self._ahead.update(outcomes)  # before the append: whoever catches up must know them for our own
         try:
@@ -335,7 +365,7 @@ class Router:
             return None
         policy = self._serving.policy
         prices = np.maximum(policy.prices, self._experiments.prices) if self._experiments else policy.prices
-        reach = prices[self._affordable(policy.prices)] if pinned is None else prices[self._only(pinned)[0]]
+        reach = prices[self._affordable(policy.prices)] if pinned is None else prices[self._only(pinned, "")[0]]
         least = float(policy.prices.min() if pinned is None else reach[0])
         with self._lock:
             decision_id = new_id(now, self._rng.bytes(10))
@@ -386,10 +416,10 @@ class Router:
         }
         return allowed, excluded
 
-    def _only(self, pinned: str) -> tuple[Mask, dict[str, str]]:
-        """The one arm that the caller insists on, (K,), and why the others may not be drawn."""
+    def _only(self, one: str, reason: str) -> tuple[Mask, dict[str, str]]:
+        """One arm alone, (K,), and why the others may not be drawn."""
         names = self.domain.arm_names
-        return np.array([arm == pinned for arm in names]), {a: "another was pinned" for a in names if a != pinned}
+        return np.array([arm == one for arm in names]), {arm: reason for arm in names if arm != one}
 
     def _affordable(self, prices: Vector) -> Mask:
         return affordable(prices, self.domain.floor, self.domain.budget_usd_per_request)

@@ -23,6 +23,8 @@ Actions = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 FAILED = "failed:"  # begins the result of an attempt that did not answer
+SIGNALS = ("reask", "regenerate")  # sources of what people do, not say: asking the same again, wanting another answer
+JUDGE = "(judge)"  # in the place of an arm: what judging an answer cost, which is no arm's own
 _AMOUNTS = ("cost_usd", "latency_s", "input_tokens", "output_tokens", "first_token_s")
 _HEX = re.compile(r"[0-9a-f]{12}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -146,7 +148,7 @@ class Outcome:
     cost_usd: float | None = None  # >= 0
     latency_s: float | None = None  # >= 0
     vote: Literal[-1, 1] | None = None
-    source: str = "app"  # who says so: replay, judge, user, app
+    source: str = "app"  # who says so: replay, judge, user, app; one of SIGNALS says that it happened, and no more
     key: str = ""  # names the event: a second outcome of the decision with this key is the same one; "" never is
     arm: str = ""  # the arm that it tells of, where another one answered than was drawn; "": the one drawn
     result: str = ""  # of an attempt to answer: why the model finished ("stop", "length", …), or "failed:" and why
@@ -155,7 +157,8 @@ class Outcome:
     first_token_s: float | None = None  # >= 0, from asking until the first token came
 
     def __post_init__(self) -> None:
-        if self.quality is None and self.cost_usd is None and self.latency_s is None and self.vote is None:
+        measures = (self.quality, self.cost_usd, self.latency_s, self.vote)
+        if measures == (None, None, None, None) and self.source not in SIGNALS:
             raise ShapeError(f"an outcome must carry quality, cost, latency or vote, but {self.decision_id} has none.")
         if self.quality is not None and not 0.0 <= self.quality <= 1.0:
             raise ShapeError(f"quality must be in [0, 1], but got {self.quality!r} for decision {self.decision_id}.")

@@ -18,7 +18,7 @@ from pathlib import Path
 import duckdb
 
 from bandits.errors import WarehouseError
-from bandits.types import FAILED
+from bandits.types import FAILED, JUDGE, SIGNALS
 
 VERSION = 3  # of the tables below; an older file is made anew by who writes next, a newer one is refused
 PATIENCE_S = 5.0  # how long to wait while another process has the file
@@ -60,14 +60,15 @@ _writing = threading.Lock()  # DuckDB would let two threads of one process write
 
 
 # A row for each outcome that tells of the arm drawn (see rewards.telling), and its columns as joining.Came has them.
-_TOLD = "coalesce(vote, 0) AS vote, cost_usd, latency_s"
+_SIGNALS = " ".join(f"WHEN '{source}' THEN {code}" for code, source in enumerate(SIGNALS, start=2))
+_VOTE = f"CAST(CASE source {_SIGNALS} ELSE coalesce(vote, 0) END AS TINYINT)"
 TELLING = {
-    "failed": f"(SELECT decision, tenant, workspace, domain, position, time, quality, {_TOLD} FROM outcomes "  # noqa: S608
-    "WHERE arm = '')",
+    "failed": f"(SELECT decision, tenant, workspace, domain, position, time, quality, {_VOTE} AS vote, "  # noqa: S608
+    "cost_usd, latency_s FROM outcomes WHERE arm = '')",
     "as_served": "(SELECT decision, tenant, workspace, domain, position, time, "  # noqa: S608
     f"CASE WHEN starts_with(result, '{FAILED}') THEN NULL ELSE quality END AS quality, "
-    f"CASE WHEN starts_with(result, '{FAILED}') THEN 0 ELSE coalesce(vote, 0) END AS vote, cost_usd, latency_s "
-    "FROM outcomes)",
+    f"CASE WHEN starts_with(result, '{FAILED}') THEN 0 ELSE {_VOTE} END AS vote, cost_usd, latency_s "
+    f"FROM outcomes WHERE arm <> '{JUDGE}')",
 }
 
 

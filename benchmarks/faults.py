@@ -209,7 +209,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         "total_s": options.total,
         "backoff_s": 0.02,
     }
-    ok, cases = 0, list(itertools.product(options.wire, FAULTS, ("stream", "plain"), (True, False)))
+    ok, cases = 0, list(itertools.product(options.wire, options.faults, ("stream", "plain"), (True, False)))
     for wire, fault, mode, is_with in cases:
         row = await case(settings, wire, fault, mode, is_with, options.seed)
         ok += row["ended"] in ("reply", "error") and row["recorded"]
@@ -234,6 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read options, run the three parts, print rows, then the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wire", nargs="+", choices=WIRES, default=list(WIRES), help="wire formats of the first part")
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS), help="of the first part")
     parser.add_argument("--first-token", type=float, default=0.5, help="deadline, s")
     parser.add_argument("--stall", type=float, default=0.5, help="deadline between two tokens, s")
     parser.add_argument("--total", type=float, default=2.0, help="deadline of a request, s")

@@ -22,17 +22,19 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from bandits import features
 from bandits.config import ArmConfig, Config
+from bandits.conversation import Talk
 from bandits.gateway_settings import GatewayConfig
 from bandits.router import Router
 from bandits.types import Context, Decision
-from gateway.adapter import Adapter, Ask, GatewayError, Piece, Reply, text_of
+from gateway.adapter import Adapter, Ask, GatewayError, Piece, Reply
 from gateway.attempt import CANCELLED, Attempt, Gathered, streamed, whole
 from gateway.breaker import Breakers, Model, State
 from gateway.fallback import incapable, roomier, stand_ins
+from gateway.judge import Judges
 from gateway.providers import open_adapters
 from gateway.retry import RetryBudget, pause
+from gateway.turn import decide
 
 _log = logging.getLogger("gateway")
 _T = TypeVar("_T")
@@ -147,6 +149,7 @@ class Gateway:
     ) -> None:
         self.adapters, self._settings, self._clock = adapters, settings or GatewayConfig(), clock
         self._rng = rng or np.random.default_rng()
+        self.judges = Judges(adapters, self._rng.spawn(1)[0], clock)
         self._breakers, self._budget = Breakers(self._settings), RetryBudget(self._settings.retry_share)
         self._threads = ThreadPoolExecutor(_WAITING, "gateway")
         self._reports: set[asyncio.Task[None]] = set()
@@ -159,7 +162,7 @@ class Gateway:
         *,
         context: Context | None = None,
         user: str = "",
-        conversation: str = "",
+        conversation: Talk | str = "",
         pinned: str | None = None,
     ) -> Answer:
         """Answer with the arm that `router` draws, or one that stands in; recorded before this returns.
@@ -183,7 +186,7 @@ class Gateway:
         *,
         context: Context | None = None,
         user: str = "",
-        conversation: str = "",
+        conversation: Talk | str = "",
         pinned: str | None = None,
     ) -> Stream:
         """The same as it comes; returns once the first token is there, so what failed before it was retried by then."""
@@ -197,6 +200,7 @@ class Gateway:
     async def close(self) -> None:
         """Wait for what is being recorded, and let go of all connections."""
         await asyncio.gather(*self._reports, return_exceptions=True)
+        await self.judges.close()
         for adapter in self.adapters.values():
             await adapter.close()
         self._threads.shutdown(wait=False)
@@ -208,7 +212,7 @@ class Gateway:
         await self.close()
 
     async def _begin(
-        self, router: Router, ask: Ask, context: Context | None, user: str, conversation: str, pinned: str | None
+        self, router: Router, ask: Ask, context: Context | None, user: str, conversation: Talk | str, pinned: str | None
     ) -> _Call:
         """Decide among the arms that can take the prompt and are not left alone: the others have probability 0."""
         until = _now() + self._settings.total_s
@@ -220,13 +224,7 @@ class Gateway:
             if pinned in closed:
                 raise GatewayError(f"{pinned} was asked for by name, but {closed[pinned]}.", kind="resting")
 
-            def decide() -> Decision:
-                known = context
-                if known is None:
-                    known = features.context(request_of(ask), router.domain.features)
-                return router.decide(known, user, closed, conversation=conversation, pinned=pinned)
-
-            decision = await self._aside(decide)
+            decision = await self._aside(partial(decide, router, ask, context, user, conversation, closed, pinned))
         except BaseException:
             self._breakers.leave(probes)
             raise
@@ -368,6 +366,8 @@ class Gateway:
         ]
         if outcomes:
             await self._aside(partial(call.router.report, *outcomes))
+        if call.answer is not None:
+            self.judges.offer(call.router, call.decision, call.ask.prompt, call.answer.reply.text, call.answer.served)
 
     async def _aside(self, blocking: Callable[[], _T]) -> _T:
         """Wait for the disk in a thread: the event loop has streams to serve."""
@@ -381,18 +381,6 @@ def open_gateway(config: Config, recording: Path | None = None) -> Gateway:
     """
     adapters = open_adapters(config, recording=recording, connect_s=config.gateway.connect_s)
     return Gateway(adapters, config.gateway)
-
-
-def request_of(ask: Ask) -> features.Request:
-    """What features are made of: the last message of the user, and what was said before it."""
-    users = [index for index, message in enumerate(ask.messages) if message.get("role") == "user"]
-    before = ask.messages[: users[-1]] if users else ()
-    turns = tuple(
-        features.Turn(message["role"], text_of(message))
-        for message in before
-        if message.get("role") in ("user", "assistant")
-    )
-    return features.Request(ask.prompt, turns, time.time())
 
 
 def _model(arm: ArmConfig) -> Model:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import gateway
-from bandits.catalogue import ProviderConfig
+from bandits.catalogue import ModelConfig, ProviderConfig
 from bandits.config import ArmConfig, Config
 from bandits.errors import ConfigError
 from gateway.adapter import Adapter, Usage
@@ -24,14 +24,15 @@ def open_adapters(
     connect_s: float | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> dict[str, Adapter]:
-    """An adapter for each provider that an arm names, by the provider's name. No server is called yet.
+    """An adapter for each provider that an arm or a judge names, by the provider's name. No server is called yet.
 
     only: the providers to open instead; each must be configured.   recording: to answer from, where a provider of kind
     replay names none.   connect_s: seconds that a connection may take to come about; None: as the system has it.
     environ: where the keys are.
     Raises ConfigError where a key is missing or is none, GatewayError for a recording that cannot be read.
     """
-    arms = [arm for domain in config.domains.values() for arm in domain.arms]
+    arms: list[ModelConfig] = [arm for domain in config.domains.values() for arm in domain.arms]
+    arms += [domain.judge for domain in config.domains.values() if domain.judge is not None]
     names = sorted({arm.provider for arm in arms} if only is None else set(only))
     keys = {name: _key(name, config.providers[name], environ) for name in names}  # all of them before any is opened
     plain = {name: {arm.model for arm in arms if arm.provider == name and not arm.sampling} for name in names}

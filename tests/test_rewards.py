@@ -17,7 +17,7 @@ from bandits.errors import ContextError
 from bandits.record import Row
 from bandits.rewards import SKEW_S, cost, feedback, reward, telling
 from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
-from bandits.types import Slot
+from bandits.types import SIGNALS, Slot
 from tests.logs import sampled_domain
 
 T = 1_790_000_000.0  # when the decision was made; sample_outcome comes 1.2 s later
@@ -53,6 +53,7 @@ outcomes = st.builds(
     time=st.sampled_from([T - 2 * SKEW_S, T - SKEW_S, T, T + 1, T + WEEK, T + WEEK + 1]) | st.floats(T, T + WEEK),
     quality=st.none() | st.floats(0.0, 1.0),
     vote=st.sampled_from([None, -1, 1]),
+    source=st.sampled_from(["app", *SIGNALS]),
     cost_usd=st.none() | st.floats(0.0, 10.0),
     latency_s=st.floats(0.0, 2.0),
 )
@@ -232,11 +233,13 @@ class TestColumns:
         st.sampled_from([{}, {"cost": 0.25}, {"quality": 0.7, "cost": 0.1, "latency": 0.4}]),
         st.sampled_from([None, 0.5]),
         st.sampled_from([T, T + 2 * WEEK]),
+        st.sampled_from([{}, {"reask": 0.375}, {"reask": 0.25, "regenerate": 0.0}]),
         st.randoms(),
     )
-    def test_they_are_equal_to_the_last_bit(self, came, aggregate, weights, default, now, chance):
+    def test_they_are_equal_to_the_last_bit(self, came, aggregate, weights, default, now, signals, chance):
         """Law: rewards and costs, whatever came, in any order; missing is NaN and nothing else is."""
-        spec = RewardConfig(aggregate=aggregate, weights=weights, default=default, dear_usd=3.0, slow_s=1.7)
+        about = {"aggregate": aggregate, "weights": weights, "default": default, "signals": signals}
+        spec = RewardConfig(**about, dear_usd=3.0, slow_s=1.7)
         flat = [(round_, outcome) for round_, some in enumerate(came) for outcome in some]
         chance.shuffle(flat)
 
@@ -247,7 +250,7 @@ class TestColumns:
         columns = joining.Came(
             np.array([round_ for round_, _ in flat], np.int64),
             *(column(name) for name in ("time", "quality", "cost_usd", "latency_s")),
-            column("vote", 0).astype(np.int8),
+            np.array([2 + SIGNALS.index(o.source) if o.source in SIGNALS else o.vote or 0 for _, o in flat], np.int8),
         )
         expected = [reward(some, T, now, spec) for some in came]
         found = joining.rewards(np.full(len(came), T), columns, now, spec)

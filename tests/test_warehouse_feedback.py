@@ -17,7 +17,7 @@ from bandits.record import rows
 from bandits.record_memory import MemoryRecord
 from bandits.rewards import feedback
 from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
-from bandits.types import Outcome, Slot
+from bandits.types import JUDGE, SIGNALS, Outcome, Slot
 from bandits.warehouse import feedback_batches, load, read_feedback
 from tests.logs import same, sampled_domain
 
@@ -49,6 +49,7 @@ specifications = st.fixed_dictionaries(
         "slow_s": st.just(0.75),
         "upvote": st.just(0.875),
         "fallback": st.sampled_from(["failed", "as_served"]),
+        "signals": st.sampled_from([{}, {"reask": 0.375}, {"reask": 0.25, "regenerate": 0.0}]),
     }
 )
 
@@ -91,7 +92,8 @@ def histories(draw):
                 cost_usd=draw(st.none() | st.floats(0, 1)),
                 latency_s=draw(st.floats(0, 1)),
                 vote=draw(st.sampled_from([None, -1, 1])),
-                arm=draw(st.sampled_from(["", "", "large"])),
+                source=draw(st.sampled_from(["app", "app", "judge", *SIGNALS])),
+                arm=draw(st.sampled_from(["", "", "large", JUDGE])),
                 result=draw(st.sampled_from(["", "stop", "failed:timeout"])),
             )
             record.append(outcome)

@@ -9,11 +9,13 @@ import pytest
 
 from bandits.config import RewardConfig
 from bandits.errors import UnavailableError
+from bandits.gateway_settings import GatewayConfig
 from bandits.rewards import cost, reward
 from bandits.types import Outcome
 from gateway.adapter import Ask, GatewayError
-from gateway.answer import UnansweredError, request_of
+from gateway.answer import UnansweredError
 from gateway.testing_faults import FAULTS, TEXT, USAGE
+from gateway.turn import request_of
 from tests.gateway.conftest import PRICES, QUICK, USD, arm, domain, world
 
 ASK = Ask.of("Why is the sky blue?")
@@ -55,40 +57,44 @@ def test_an_answer_is_a_decision_and_its_outcome(streaming):
     run(scene)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize("stand_ins", [0, 1])
-def test_every_fault_ends_in_an_answer_or_an_error_in_time(fault, streaming, stand_ins):
-    """Whoever was drawn stays drawn; each attempt is recorded with its cost; no empty success, no hang, no leak."""
-
-    async def scene(w):
-        loop = asyncio.get_running_loop()
-        began, text, failure = loop.time(), "", None
+async def ends(fault, streaming: bool, stand_ins: int, ready: asyncio.Barrier) -> None:
+    """One fault: an answer or an error in time, all of it recorded, and no connection left."""
+    settings = GatewayConfig(connect_s=1.0, first_token_s=0.8, stall_s=0.5, total_s=2.0, stand_ins=stand_ins, retries=0)
+    async with world(fault, settings) as w:
+        await ready.wait()  # opening clients takes longer than asking
+        began, text, failure = asyncio.get_running_loop().time(), "", None
         try:
             text, answer = await asked(w, streaming)
         except UnansweredError as error:
-            failure, answer = error, None
-        assert loop.time() - began < QUICK.total_s + 0.5
-        late = streaming and fault in ("stall", "cut", "bad_json", "large", "drip")  # it had begun
-        if stand_ins and not late:
-            assert text == "".join(TEXT)
-            assert answer.served == "spare"
+            failure = error
+        assert asyncio.get_running_loop().time() - began < settings.total_s + 0.5, fault
+        had_begun = streaming and fault in ("stall", "cut", "bad_json", "large")
+        assert text == ("".join(TEXT) if stand_ins and not had_begun else ""), fault
         (decision,) = w.decisions
-        assert decision.arm == "primary"
-        assert decision.propensity == decision.probabilities[0]
-        first, *rest = w.outcomes
-        assert first.result.startswith("failed:")
-        assert [(o.arm, o.result) for o in rest] == ([("spare", "stop")] if text == "".join(TEXT) else [])
-        assert all(o.cost_usd is not None for o in w.outcomes)
-        if failure is not None:
-            assert failure.decision is not None
-            assert f"failed:{failure.kind}" == w.outcomes[-1].result
+        assert (decision.arm, decision.propensity) == ("primary", decision.probabilities[0])
+        (first, *rest) = w.outcomes
+        assert first.failed, fault
+        assert first.quality == (None if fault == "no_credit" else 0.0), fault
+        assert [(one.arm, one.result, one.quality) for one in rest] == ([("spare", "stop", None)] if text else [])
+        assert all(one.cost_usd is not None for one in w.outcomes)
+        if failure is None:
+            assert answer.served == "spare"
+        else:
+            assert (failure.decision.id, f"failed:{failure.kind}") == (decision.id, first.result)
         while w.primary.open or w.spare.open:  # a connection that leaked would stay open
             await asyncio.sleep(0.01)
-        return first
 
-    first = run(scene, fault, QUICK.model_copy(update={"stand_ins": stand_ins, "retries": 0}))
-    assert first.quality == (None if fault == "no_credit" else 0.0)
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("stand_ins", [0, 1])
+def test_every_fault_ends_in_an_answer_or_an_error_in_time(streaming, stand_ins):
+    """Whoever was drawn stays drawn; each attempt is recorded with its cost; no empty success, no hang, no leak."""
+
+    async def stage():
+        ready = asyncio.Barrier(len(FAULTS))
+        await asyncio.gather(*(ends(fault, streaming, stand_ins, ready) for fault in FAULTS))
+
+    asyncio.run(stage())
 
 
 def test_what_another_answered_is_never_the_dead_arms_reward():

@@ -142,14 +142,14 @@ def check_race(url: str, kills: int, usd: float, processes: int) -> None:
     with Ledger(url, CAPS) as ledger:
         ledger.reconcile(now)
         (standing,) = ledger.standings(SCOPE.tenant, "", now + HOLD_S)
-    assert len(decisions) > 100
+    assert len(decisions) > 50
     assert (standing.settled, standing.reserved) == (spent, 0)
     assert nano(CAP) - nano(usd) * (1 + 64 // processes * kills) < spent <= nano(CAP) + nano(usd)
 
 
 def test_64_spenders_through_the_gateway_who_are_killed(tmp_path):
     """Once, in mid-work."""
-    check_race(f"sqlite:///{tmp_path / 'record.db'}", 1, 4e-3, 2)
+    check_race(f"sqlite:///{tmp_path / 'record.db'}", 1, 8e-3, 1)
 
 
 @pytest.mark.slow
