@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,8 +14,6 @@ from bandits.config import Config
 from bandits.ids import IdRing
 from bandits.record import Record
 from bandits.serving import Home
-from bandits.types import Scope
-from gateway.adapter import Message
 from service.bodies import ErrorBody
 from service.errors import InvalidRequestError, Refusals, TenantRefusedError
 from service.keys import KeyRing
@@ -65,11 +63,6 @@ class Parts:
     limiter: Limiter
     models: Models
     refusals: Refusals
-
-    def conversation(self, scope: Scope, messages: Sequence[Message], user: str, named: str) -> str:
-        """The pseudonym of the conversation that a request belongs to; "" where the app names none."""
-        del messages, user
-        return self.ids.pseudonym(scope.tenant, f"conversation {scope} {named}") if named else ""
 
     async def check_user(self, tenant: str, user: str | None) -> None:
         """Count a request of a tenant's user, as the app names it. Raises RateLimitedError."""

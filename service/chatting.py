@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from anyio import to_thread
 from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from bandits.conversation import talk
 from bandits.errors import PilotageError
 from bandits.prompts import keep
 from bandits.serving import Server
@@ -50,6 +51,9 @@ async def chat(
     x_pilotage_conversation: Annotated[
         str, Header(max_length=200, description="Your name for the conversation; only a keyed hash of it is kept.")
     ] = "",
+    x_pilotage_regenerate: Annotated[
+        Literal["0", "1"], Header(description="1: its user wants another answer than the last one.")
+    ] = "0",
 ) -> Response:
     """Decide, ask the model, record what came back. Reports are sent to POST /feedback, with the decision's id.
 
@@ -61,7 +65,14 @@ async def chat(
     wanted = _wanted(here, body.model, x_pilotage_workspace)
     server = await parts.servers.soon(wanted.scope)
     ask, user = body.ask(), parts.ids.pseudonym(here.tenant, body.user or "")
-    conversation = parts.conversation(wanted.scope, ask.messages, body.user or "", x_pilotage_conversation)
+    conversation = talk(
+        parts.ids,
+        wanted.scope,
+        ask.messages,
+        body.user or "",
+        x_pilotage_conversation,
+        regenerate=x_pilotage_regenerate == "1",
+    )
     start = time.perf_counter()
     if body.stream:
         stream = await parts.models.gateway.open_stream(

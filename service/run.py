@@ -66,6 +66,7 @@ def serve(host: str = "127.0.0.1", port: int = 8080, workers: int = 1) -> None:
         return
     with TemporaryDirectory(prefix="pilotage-metrics-") as folder:
         os.environ[TOGETHER] = folder
+        settings["timeout_worker_healthcheck"] = 60  # s; a worker that loads on a busy machine is not dead
         uvicorn.run("service.run:made", factory=True, workers=workers, **settings)
 
 

@@ -1,0 +1,15 @@
+"""Publish a policy that plays one arm into a home: a process of its own, so that it holds up nothing of service.py.
+
+python -m benchmarks.service_publish HOME ARM
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from bandits.serving import Home
+from benchmarks.service import publish
+
+if __name__ == "__main__":
+    print(publish(Home(Path(sys.argv[1])), sys.argv[2]))
