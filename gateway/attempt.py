@@ -213,7 +213,7 @@ def _not_empty(gathered: Gathered) -> None:
 
 def _merge(call: dict[str, Any], delta: Mapping[str, Any]) -> None:
     """Put a delta of a tool call, in OpenAI's form, to what came of it: arguments grow, the rest is named once."""
-    for key in ("id", "type"):
+    for key in ("id", "type", "extra_content"):  # the last carries a signature that Gemini wants back
         if delta.get(key):
             call[key] = delta[key]
     told, function = delta.get("function") or {}, call.setdefault("function", {"name": "", "arguments": ""})
