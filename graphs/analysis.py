@@ -13,7 +13,7 @@ from graphs.passage import Segment
 from graphs.segment import segments_of
 from graphs.state import Analysis, Evidence, Finding, Kind, State
 from graphs.steady import steady
-from graphs.words import language, phrases
+from graphs.words import phrases
 
 _SHOWN = 3  # pieces of evidence that a finding quotes; it lists all its segments
 _QUOTE_CHARS = 160
@@ -30,9 +30,9 @@ def analysis(state: State) -> State:
         labels = topics.cluster(rows)
     said = [Counter(phrases(text)) for text in texts]
     weights = topics.class_weights(said, labels)
-    tongues = {document.id: language(document.text[:50_000]) for document in state["documents"]}
-    spoken = sorted(set(tongues.values()))
-    tones = [sentiment.tone(one.text) if tongues[one.document] == "en" else sentiment.Tone() for one in segments]
+    tongues = {document.id: document.language.split("+") for document in state["documents"]}
+    spoken = sorted({tongue for one in tongues.values() for tongue in one})
+    tones = [sentiment.tone(one.speech) if "en" in tongues[one.document] else sentiment.Tone() for one in segments]
     return {
         "analysis": Analysis(
             language="+".join(spoken),

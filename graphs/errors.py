@@ -22,3 +22,7 @@ class IngestError(PilotageError, ValueError):
 
 class EmbedError(PilotageError, ValueError):
     """Vectors do not have the dimension, or the rows, that their index needs."""
+
+
+class LibraryError(PilotageError, ValueError):
+    """The file of the library is held by others, or is none that this version can read."""

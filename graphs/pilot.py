@@ -17,7 +17,7 @@ from bandits.errors import ConfigError
 from bandits.types import new_id
 from graphs import langgraph_pilot, sequential
 from graphs.audit import COUNTERS, Counters, Listener, Recorder, reason_of
-from graphs.index import VectorStore
+from graphs.index import Shelf
 from graphs.state import PilotRequest, PilotResult, State, Status
 from graphs.steps import STEPS, Step, names
 
@@ -32,7 +32,7 @@ def run_pilot(
     listener: Listener | None = None,
     steps: Sequence[Step] = STEPS,
     counters: Counters = COUNTERS,
-    store: VectorStore | None = None,
+    store: Shelf | None = None,
 ) -> PilotResult:
     """Run all steps on a request; never raises for what is wrong with a document or a step: the result says it.
 
@@ -54,7 +54,9 @@ def run_pilot(
         label, state = _run(steps, state, recorder, allowed, off)
         if state.get("left_out"):
             gone = ", ".join(one.name for one in state["left_out"])
-            recorder.degrade("documents_left_out", "ingest", f"{len(state['left_out'])} could not be read: {gone}")
+            recorder.degrade(
+                "documents_left_out", "ingest", f"{len(state['left_out'])} could not be read, or not wholly: {gone}"
+            )
         if store is not None and "index" in state:
             store.put(state["index"])
         recorder.close(names(steps))  # before the status: a listener may break here, too
@@ -118,14 +120,19 @@ def _ingest_summary(state: State) -> dict[str, Any] | None:
                 "kind": document.kind,
                 "characters": len(document.text),
                 "cues": len(document.cues),
-                "start_s": document.cues[0].start_s if document.cues else None,
-                "end_s": max(cue.end_s for cue in document.cues) if document.cues else None,
-                "speakers": sorted({cue.speaker for cue in document.cues if cue.speaker}),
+                "start_s": document.start_s,
+                "end_s": document.end_s,
+                "speakers": list(document.speakers),
+                "language": document.language,
+                "encoding": document.encoding,
+                "source": document.source,
+                "notes": [asdict(note) for note in document.notes],
             }
             for document in state["documents"]
         ],
         "left_out": [asdict(one) for one in state.get("left_out", ())],
         "duplicates": list(state.get("duplicates", ())),
+        "near_duplicates": [list(one) for one in state.get("near_duplicates", ())],
     }
 
 

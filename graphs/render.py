@@ -51,11 +51,19 @@ def _ingest(ingest: Mapping[str, Any]) -> Iterator[str]:
     for document in ingest["documents"]:
         size = f"{document['characters']:,} characters"
         if document["cues"]:
-            size += f", {document['cues']} cues, {clock(document['start_s'])}–{clock(document['end_s'])}"
+            size += f", {document['cues']} cues"
+            if document["start_s"] is not None:
+                size += f", {clock(document['start_s'])}–{clock(document['end_s'])}"
         spoken = ", ".join(safe(name) for name in document["speakers"])
         yield from _item(f"{safe(document['name'])}: {document['kind']}, {size}{'; ' + spoken if spoken else ''}")
     for one in ingest["left_out"]:
         yield from _item(f"left out: {safe(one['reason'])}")
+    for document in ingest["documents"]:
+        for note in document["notes"]:
+            if not note["lost"]:
+                yield from _item(f"put right: {safe(document['name'])}: {safe(note['reason'])}")
+    for name, earlier, similar in ingest["near_duplicates"]:
+        yield from _item(f"{safe(name)} says {similar:.0%} of what {safe(earlier)} says")
     for name in ingest["duplicates"]:
         yield from _item(f"read once: {safe(name)} repeats another document")
 
@@ -101,7 +109,9 @@ def _where(evidence: Mapping[str, Any]) -> str:
 
 
 def clock(seconds: float) -> str:
-    """1:02, or 1:00:02 past an hour."""
+    """1:02, or 1:00:02 past an hour; -0:03 before a start that is counted down to."""
+    if seconds < 0:
+        return f"-{clock(-seconds)}"
     whole = int(seconds)
     minutes = f"{whole // 60 % 60}:{whole % 60:02}"
     return minutes if whole < 3600 else f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -113,6 +113,7 @@ class State(TypedDict, total=False):
     documents: tuple[Document, ...]
     left_out: tuple[LeftOut, ...]
     duplicates: tuple[str, ...]
+    near_duplicates: tuple[tuple[str, str, float], ...]  # (name, the earlier one it all but repeats, similarity)
     segments: tuple[Segment, ...]
     index: Index
     analysis: Analysis
