@@ -58,6 +58,7 @@ NEAR_S = 60.0
 ALLOWED = 1 / 25  # of the questions that default may miss and bm25 find, on one directory
 TENANT, STRANGER = "bench", "stranger"
 
+Each = dict[tuple[str, str], dict[str, list[float]]]  # (data, back end): measure: one value a question
 Search = Callable[[str], Sequence[Segment]]
 
 
@@ -204,9 +205,7 @@ def measured(backend: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def summary(
-    rows: Sequence[dict[str, Any]], each: dict[tuple[str, str], dict[str, list[float]]], seed: int
-) -> dict[str, Any]:
+def summary(rows: Sequence[dict[str, Any]], each: Each, seed: int) -> dict[str, Any]:
     """The last line: over all questions of all directories."""
     folders = list(dict.fromkeys(row["data"] for row in rows))
     backends = list(dict.fromkeys(row["backend"] for row in rows))

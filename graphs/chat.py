@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from graphs.passage import Cue
 
@@ -51,7 +52,7 @@ def _is_irc(sample: Sequence[str]) -> bool:
 
 def _irc(lines: Sequence[str]) -> Iterator[Cue]:
     """Seconds from the first message; past midnight, where no date is written, the clock runs on."""
-    clock = _Clock()
+    clock = _Clock([match["clock"] for line in lines if (match := _MESSAGE.match(line)) and match["clock"]])
     for number, line in enumerate(lines, start=1):
         match = _MESSAGE.match(_COLOURS.sub("", line))
         if match is None:
@@ -61,25 +62,30 @@ def _irc(lines: Sequence[str]) -> Iterator[Cue]:
 
 
 class _Clock:
-    """Turns dates and times of day, of which either may be missing, into seconds from the first."""
+    """Turns dates and times of day, of which either may be missing, into seconds from the first.
 
-    def __init__(self) -> None:
+    Clocks that show neither 0 nor 13 hours, and go back past 12, show only twelve: they come round twice a day.
+    """
+
+    def __init__(self, clocks: Sequence[str]) -> None:
+        hours = [int(clock.split(":")[0]) for clock in clocks]
+        twelve = all(1 <= hour <= 12 for hour in hours) and any(a == 12 > b for a, b in pairwise(hours))
+        self._round_s = _DAY_S / 2 if twelve else _DAY_S
         self._first: float | None = None
         self._before = 0.0
 
     def at(self, date: str | None, clock: str | None) -> float | None:
         if clock is None:
             return None
-        now = _seconds(clock if clock.count(":") == 2 else f"{clock}:00")
+        now = _seconds(clock if clock.count(":") == 2 else f"{clock}:00") % self._round_s
         try:
             now += datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp() if date else 0.0
         except ValueError:
             return self._before - (self._first or 0.0)
         if date is None:
-            days = self._before // _DAY_S
-            now += days * _DAY_S
-            if now < self._before - _DAY_S / 2:
-                now += _DAY_S
+            now += self._before // self._round_s * self._round_s
+            if now < self._before - self._round_s / 2:
+                now += self._round_s
         now = max(now, self._before)  # a log is written in order; a clock that was set back does not undo that
         self._first = now if self._first is None else self._first
         self._before = now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,13 +83,18 @@ class Segment:
     speakers: tuple[str, ...] = ()  # all of them, in the order of their first turn
 
     @property
+    def turns(self) -> tuple[tuple[str | None, str], ...]:
+        """(who, what) of each turn in it."""
+        if self.speaker is not None or not self.speakers:
+            return ((self.speaker, self.text),)
+        heads = {f"{speaker}: ": speaker for speaker in self.speakers}
+        return tuple(_parted(line, heads) for line in self.text.split("\n"))
+
+    @property
     def speech(self) -> str:
         """What was said, without the names of those who said it."""
-        if self.speaker is not None or not self.speakers:
-            return self.text
-        heads = tuple(f"{speaker}: " for speaker in self.speakers)
-        return "\n".join(_headless(line, heads) for line in self.text.split("\n"))
+        return "\n".join(said for _, said in self.turns)
 
 
-def _headless(line: str, heads: tuple[str, ...]) -> str:
-    return next((line[len(head) :] for head in heads if line.startswith(head)), line)
+def _parted(line: str, heads: Mapping[str, str]) -> tuple[str | None, str]:
+    return next(((heads[head], line[len(head) :]) for head in heads if line.startswith(head)), (None, line))

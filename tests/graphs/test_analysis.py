@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from graphs import EXAMPLE, topics
-from graphs.analysis import analysis, quote
+from graphs.analysis import analysis
 from graphs.embed import HashedSvd, embed_with
+from graphs.findings import quote
 from graphs.ingest import read
 from graphs.language import language
 from graphs.segment import segment
