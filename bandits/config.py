@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from bandits.budget import affordable
+from bandits.embedding_settings import EmbeddingConfig
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
@@ -250,6 +251,7 @@ class Config(_Strict):
     record: RecordConfig = RecordConfig()
     backup: BackupConfig = BackupConfig()
     pilot: PilotConfig = PilotConfig()
+    embedding: EmbeddingConfig = EmbeddingConfig()
 
     @field_validator("tenants", "domains")
     @classmethod

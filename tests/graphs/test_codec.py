@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphs import EXAMPLE
@@ -32,6 +32,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)  # the first one imports
 @given(values)
 def test_what_comes_back_equals_what_went_in(value):
     """Types too: a tuple is no list, a path no text, a key "$" no tag."""

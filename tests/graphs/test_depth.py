@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits.config import load_config, parse_config
@@ -72,6 +72,7 @@ def test_where_no_money_is_left_it_is_skimmed_and_nothing_is_recorded(tmp_path):
 words = st.lists(st.text("abcdefghij", min_size=1, max_size=12), min_size=1, max_size=1_500)
 
 
+@settings(deadline=None)  # the first one imports
 @given(words, st.sampled_from(list(READ)), st.booleans())
 def test_what_is_read_is_the_start_in_whole_words_or_cues(said, depth, spoken):
     """No longer than the depth allows, and no shorter than by one word or cue."""

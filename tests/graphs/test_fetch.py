@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphs.errors import IngestError
@@ -294,6 +294,7 @@ numbers = st.sampled_from(INNER).flatmap(
 )
 
 
+@settings(deadline=None)  # the first one imports
 @given(numbers)
 def test_no_private_address_is_public_in_any_of_its_wrappings(inner):
     """Bare, mapped, 6to4, Teredo, NAT64."""
