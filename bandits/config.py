@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from bandits.budget import affordable
 from bandits.catalogue import ModelConfig, ProviderConfig
 from bandits.conversation_settings import ConversationConfig, SignalWorth
+from bandits.embedding_settings import EmbeddingConfig
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
@@ -266,6 +267,7 @@ class Config(_Strict):
     pilot: PilotConfig = PilotConfig()
     gateway: GatewayConfig = GatewayConfig()
     providers: dict[str, ProviderConfig] = Field(default={}, validate_default=True)
+    embedding: EmbeddingConfig = EmbeddingConfig()
 
     @field_validator("tenants", "domains", "providers")
     @classmethod

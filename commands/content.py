@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 
 from bandits.config import load_config
 from bandits.types import new_id
-from commands.table import Json, pilot, place, show
+from commands.table import Json, app, pilot, place, show
 
 if TYPE_CHECKING:
     from graphs.runs import RunStore
@@ -114,4 +115,25 @@ def _tell(result: PilotResult, as_json: bool) -> None:
 
     show(result.to_dict() if as_json else render(result).rstrip())
     if result.status == "failed":
+        raise typer.Exit(1)
+
+
+@app.command("search")
+def search(
+    query: Annotated[str, typer.Argument(help="What is looked for: words, or a question.")],
+    tenant: Annotated[str, typer.Option(help="Whose documents.")] = "demo",
+    workspace: Annotated[str, typer.Option(help="Which of the tenant's workspaces.")] = "main",
+    name: Annotated[str, typer.Option(help="Which of the workspace's collections.")] = "pilot",
+    many: Annotated[int, typer.Option("--top", "-k", min=1, max=100, help="Passages at most.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Find passages of the documents that the pilot has read. Exit 1 if there are none."""
+    from graphs.equipment import library_of
+    from graphs.hits import render_hits
+
+    config = load_config()
+    config.check_workspace(tenant, workspace)
+    found = library_of(config.embedding, place().root).search(f"{tenant}:{workspace}:{name}", query, many)
+    show([asdict(hit) for hit in found] if as_json else render_hits(query, found).rstrip())
+    if not found:
         raise typer.Exit(1)

@@ -47,12 +47,12 @@ def decode(data: bytes) -> Any:  # noqa: ANN401 - anything that a State holds
 @functools.cache
 def storable() -> Mapping[str, type[Any]]:
     """The dataclasses that a State can hold, by name."""
-    from graphs.embed import HashedSvdEncoder  # noqa: PLC0415 - scikit-learn, which whoever only asks never needs
+    from graphs.equipment import ENCODERS  # noqa: PLC0415 - scikit-learn, which whoever only asks never needs
 
     found: dict[str, type[Any]] = {}
     for one in (
         *typing.get_type_hints(State).values(),
-        HashedSvdEncoder,
+        *ENCODERS,
     ):  # behind a protocol: no annotation leads there
         _follow(one, found)
     return found

@@ -45,3 +45,7 @@ class RunTakenError(RunsError):
 
 class UnknownRunError(RunsError):
     """There is no such run in this tenant."""
+
+
+class LibraryError(PilotageError, ValueError):
+    """The file of the library is held by others, or is none that this version can read."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from graphs.errors import IngestError
-from graphs.fetch import Guard
+from graphs.fetch import Guard, shown
 from graphs.state import Input, LeftOut, State
 from graphs.web import documents, is_address
 
@@ -18,18 +18,24 @@ def gathering(ingest: Callable[[State], State], guard: Guard | None = None) -> C
     def gathered(state: State) -> State:
         """What `ingest` gives, and left out with it what could not be fetched or listed."""
         inputs: list[Input] = []
+        addresses: dict[str, str] = {}
         left_out: list[LeftOut] = []
         for item in state["request"].inputs:
             try:
-                inputs += expand(item, guard)
+                found = expand(item, guard)
             except IngestError as error:
                 left_out.append(LeftOut(error.document, error.fault, error.line, str(error)))
+                continue
+            inputs += found
+            if is_address(item):
+                addresses |= {one[0]: shown(str(item)) for one in found if isinstance(one, tuple)}
         if left_out and not inputs:
             reasons = " ".join(one.reason for one in left_out)
             raise IngestError("inputs", "none_left", f"no document could be read: {reasons[:-1]}", "mend one of them")
         request = replace(state["request"], inputs=tuple(inputs))
         update = ingest({**state, "request": request})
-        return {**update, "left_out": (*left_out, *update.get("left_out", ()))}
+        documents = tuple(replace(one, source=addresses.get(one.name, one.source)) for one in update["documents"])
+        return {**update, "documents": documents, "left_out": (*left_out, *update.get("left_out", ()))}
 
     return gathered
 

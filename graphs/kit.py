@@ -9,14 +9,17 @@ from typing import Any
 from bandits.config import Config
 from bandits.serving import Home
 from graphs.depth import Choose, choosing
+from graphs.equipment import equipped as with_library
+from graphs.equipment import library_of
 from graphs.fetch import Guard
 from graphs.runs import RunStore
 from graphs.steps import table
 
 
 def options_of(home: Home, config: Config, choose: Choose | None = None) -> dict[str, Any]:
-    """Options of run_pilot. choose: how deep each document is read."""
-    return {"steps": table(Guard.of(config.pilot), choose)}
+    """Options of run_pilot: its steps, and the library that holds what was read. choose: how deep that is."""
+    library = library_of(config.embedding, home.root)
+    return {"steps": with_library(table(Guard.of(config.pilot), choose), library), "store": library}
 
 
 @contextmanager

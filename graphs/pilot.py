@@ -18,7 +18,7 @@ from bandits.types import new_id
 from graphs import langgraph_pilot, sequential
 from graphs.audit import COUNTERS, Counters, Listener, Recorder, reason_of
 from graphs.errors import RunsError
-from graphs.index import Index, VectorStore
+from graphs.index import Index, Shelf
 from graphs.state import PilotRequest, PilotResult, State, Status
 from graphs.steps import STEPS, Step, names
 
@@ -37,7 +37,7 @@ def run_pilot(
     listener: Listener | None = None,
     steps: Sequence[Step] = STEPS,
     counters: Counters = COUNTERS,
-    store: VectorStore | None = None,
+    store: Shelf | None = None,
     runs: RunStore | None = None,
     run_id: str | None = None,
     force: bool = False,
@@ -73,7 +73,8 @@ def run_pilot(
         label, state = _run(steps, state, recorder, allowed, off, None if journal is None else journal.url)
         if state.get("left_out"):
             gone = ", ".join(one.name for one in state["left_out"])
-            recorder.degrade("documents_left_out", "ingest", f"{len(state['left_out'])} could not be read: {gone}")
+            lost = f"{len(state['left_out'])} could not be read, or not wholly: {gone}"
+            recorder.degrade("documents_left_out", "ingest", lost)
         if store is not None and "index" in state and "error" not in state:
             _put(store, state["index"], recorder)
         recorder.close(names(steps))  # before the status: a listener may break here, too
@@ -123,7 +124,7 @@ def _run(
     return "sequential", sequential.run(steps, state, recorder)
 
 
-def _put(store: VectorStore, index: Index, recorder: Recorder) -> None:
+def _put(store: Shelf, index: Index, recorder: Recorder) -> None:
     """Keep the vectors for searches; what was found in the documents stands without that."""
     try:
         store.put(index)
@@ -161,15 +162,20 @@ def _ingest_summary(state: State) -> dict[str, Any] | None:
                 "kind": document.kind,
                 "characters": len(document.text),
                 "cues": len(document.cues),
-                "start_s": document.cues[0].start_s if document.cues else None,
-                "end_s": max(cue.end_s for cue in document.cues) if document.cues else None,
-                "speakers": sorted({cue.speaker for cue in document.cues if cue.speaker}),
+                "start_s": document.start_s,
+                "end_s": document.end_s,
+                "speakers": list(document.speakers),
+                "language": document.language,
+                "encoding": document.encoding,
+                "source": document.source,
+                "notes": [asdict(note) for note in document.notes],
             }
             for document in state["documents"]
         ],
         **({"depths": [asdict(one) for one in state["depths"]]} if "depths" in state else {}),
         "left_out": [asdict(one) for one in state.get("left_out", ())],
         "duplicates": list(state.get("duplicates", ())),
+        "near_duplicates": [list(one) for one in state.get("near_duplicates", ())],
     }
 
 

@@ -28,7 +28,7 @@ __all__ = [
 
 Input = str | Path | tuple[str, str]  # a path of a file or a folder, an address (https://…), or (name, text)
 Status = Literal["ok", "degraded", "failed"]
-Kind = Literal["topic", "key_phrase", "sentiment", "summary"]
+Kind = Literal["topic", "key_phrase", "sentiment", "summary", "name", "claim", "question", "speaker", "new"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,9 @@ class Evidence:
 class Finding:
     """One thing that the analysis says, and the segments that it stands on.
 
-    score: topic: share of the segments; key phrase: c-TF-IDF weight; sentiment: -1..1; summary: centrality 0..1.
+    score: topic: share of the segments; key phrase, new: c-TF-IDF weight; sentiment: -1..1; summary: centrality 0..1,
+    1 where a model wrote it; name: times it was said; claim: marks of a claim (claims.py); question: 1; speaker: share
+    of the words.
     segments: every supporting segment; `evidence` shows the strongest few of them.
     """
 
@@ -115,6 +117,12 @@ class Analysis:
     sentiment_by_segment: tuple[float | None, ...]
     sentiments: tuple[Finding, ...]
     summary: tuple[Finding, ...]
+    sentiment_over_time: tuple[Finding, ...] = ()
+    names: tuple[Finding, ...] = ()
+    claims: tuple[Finding, ...] = ()
+    questions: tuple[Finding, ...] = ()
+    speakers: tuple[Finding, ...] = ()
+    new: tuple[Finding, ...] = ()
 
 
 class State(TypedDict, total=False):
@@ -126,6 +134,7 @@ class State(TypedDict, total=False):
     left_out: tuple[LeftOut, ...]
     duplicates: tuple[str, ...]
     depths: tuple[Depth, ...]
+    near_duplicates: tuple[tuple[str, str, float], ...]  # (name, the earlier one it all but repeats, similarity)
     segments: tuple[Segment, ...]
     index: Index
     analysis: Analysis
