@@ -34,9 +34,9 @@ class TestCommand:
         assert CliRunner().invoke(app, ["search", "quiz night"]).exit_code == 1  # nothing was read yet
         assert CliRunner().invoke(app, ["pilot", "run"]).exit_code == 0
 
-        found = CliRunner().invoke(app, ["search", "how many players came to the quiz", "--json", "-k", "2"])
+        found = CliRunner().invoke(app, ["search", "how many players came to the quiz", "--json", "-k", "3"])
         hits = json.loads(found.output)
-        assert len(hits) == 2
+        assert len(hits) == 3
         assert any("Ninety-four players" in hit["segment"]["text"] for hit in hits)
         shown = CliRunner().invoke(app, ["search", "how many players came to the quiz"]).output
         assert "standup.vtt" in shown
