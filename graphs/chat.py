@@ -51,14 +51,25 @@ def _is_irc(sample: Sequence[str]) -> bool:
 
 
 def _irc(lines: Sequence[str]) -> Iterator[Cue]:
-    """Seconds from the first message; past midnight, where no date is written, the clock runs on."""
+    """Seconds from the first message; past midnight, where no date is written, the clock runs on.
+
+    A line that is neither message nor event goes on with the message above it, as pasted ones do.
+    """
     clock = _Clock([match["clock"] for line in lines if (match := _MESSAGE.match(line)) and match["clock"]])
+    message: Cue | None = None
     for number, line in enumerate(lines, start=1):
-        match = _MESSAGE.match(_COLOURS.sub("", line))
+        plain = _COLOURS.sub("", line)
+        match = _MESSAGE.match(plain)
         if match is None:
+            if message is not None and message.lines is not None and plain.strip() and not _EVENT.match(plain):
+                message = replace(message, text=f"{message.text} {plain}", lines=(message.lines[0], number))
             continue
+        if message is not None:
+            yield message
         at = clock.at(match["date"], match["clock"])
-        yield Cue(match["said"], at, at, match["nick"] or match["doer"], (number, number))
+        message = Cue(match["said"], at, at, match["nick"] or match["doer"], (number, number))
+    if message is not None:
+        yield message
 
 
 class _Clock:

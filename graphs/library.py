@@ -32,6 +32,7 @@ class Library:
     def __init__(self, path: Path, embedder: Embedder | None = None) -> None:
         self.path = path
         self.embedder: Embedder = embedder if embedder is not None else HashedSvd()
+        self._encoders: dict[str, tuple[str, Encoder]] = {}  # by namespace: digest of its arrays, encoder
 
     def put(self, index: Index) -> None:
         """Add the documents of a run that are not here yet. Raises EmbedError if they were embedded otherwise."""
@@ -117,13 +118,17 @@ class Library:
         row = tables.encoder(db, namespace)
         if row is None:
             return None
-        name, passages, arrays = row
+        name, passages, digest = row
         if name != self.embedder.name:
             raise EmbedError(
                 f"namespace {namespace} must be used with its embedder {name!r}, but got {self.embedder.name!r}; "
                 "choose that one, another namespace, or forget this one first."
             )
-        return self.embedder.load(load_arrays(arrays)), passages
+        known = self._encoders.get(namespace)
+        if known is None or known[0] != digest:
+            known = (digest, self.embedder.load(load_arrays(tables.encoder_arrays(db, namespace))))
+            self._encoders[namespace] = known
+        return known[1], passages
 
     def _keep(self, db: duckdb.DuckDBPyConnection, namespace: str, encoder: Encoder, passages: int) -> None:
         arrays = {name: np.ascontiguousarray(array) for name, array in self.embedder.arrays(encoder).items()}

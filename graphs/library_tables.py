@@ -5,6 +5,7 @@ Values reach SQL as parameters, or as columns of Arrow; nothing in the file can 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -28,7 +29,7 @@ PATIENCE_S = 20.0
 _PAUSE_S = 0.02
 _TABLES = """
 CREATE TABLE IF NOT EXISTS format (version INTEGER);
-CREATE TABLE IF NOT EXISTS encoders (namespace VARCHAR, embedder VARCHAR, passages BIGINT, arrays BLOB);
+CREATE TABLE IF NOT EXISTS encoders (namespace VARCHAR, embedder VARCHAR, passages BIGINT, digest VARCHAR, arrays BLOB);
 CREATE TABLE IF NOT EXISTS passages (
     namespace VARCHAR, key BIGINT, document VARCHAR, name VARCHAR, run_id VARCHAR, place VARCHAR, text VARCHAR,
     words BIGINT, runs BIGINT);
@@ -61,6 +62,7 @@ def opened(path: Path, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyCo
                 "delete it, and run the pilot over its documents again."
             ) from None
         try:
+            db.execute("SET enable_progress_bar = false")  # it would be printed among answers
             if not read_only:
                 db.execute(_TABLES)
             _check_format(db, path, read_only)
@@ -237,14 +239,21 @@ def forget(db: duckdb.DuckDBPyConnection, namespace: str, document: str | None) 
     return len(keys)
 
 
-def encoder(db: duckdb.DuckDBPyConnection, namespace: str) -> tuple[str, int, bytes] | None:
-    """(embedder, passages that it was fitted on, its arrays)."""
-    asked = "SELECT embedder, passages, arrays FROM encoders WHERE namespace = ?"
+def encoder(db: duckdb.DuckDBPyConnection, namespace: str) -> tuple[str, int, str] | None:
+    """(embedder, passages that it was fitted on, digest of its arrays)."""
+    asked = "SELECT embedder, passages, digest FROM encoders WHERE namespace = ?"
     rows = db.execute(asked, [namespace]).fetchall()
-    return next(((str(name), int(passages_), bytes(arrays)) for name, passages_, arrays in rows), None)
+    return next(((str(name), int(passages_), str(digest)) for name, passages_, digest in rows), None)
+
+
+def encoder_arrays(db: duckdb.DuckDBPyConnection, namespace: str) -> bytes:
+    """The arrays of a namespace's encoder."""
+    ((arrays,),) = db.execute("SELECT arrays FROM encoders WHERE namespace = ?", [namespace]).fetchall()
+    return bytes(arrays)
 
 
 def keep_encoder(db: duckdb.DuckDBPyConnection, namespace: str, embedder: str, passages_: int, arrays: bytes) -> None:
     """Set the encoder of a namespace."""
     db.execute("DELETE FROM encoders WHERE namespace = ?", [namespace])
-    db.execute("INSERT INTO encoders VALUES (?, ?, ?, ?)", [namespace, embedder, passages_, arrays])
+    digest = hashlib.sha256(arrays).hexdigest()
+    db.execute("INSERT INTO encoders VALUES (?, ?, ?, ?, ?)", [namespace, embedder, passages_, digest, arrays])

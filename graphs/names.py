@@ -19,7 +19,7 @@ METHOD = "capitals (weak: knows names by how they are written)"
 _WORD = r"[^\W\d_](?:[\w’'-]*\w)?"
 _PIECE = re.compile(rf"{_WORD}(?:\.\d+)*")
 _GLUE = re.compile(r"\s+(?:(?:de|of|von|van|du|la|el|bin)\s+)?")
-_SHOUTING = 0.5  # of the letters of a sentence are capitals: nothing can be told from them
+_SHOUTING = 0.7  # of the letters of a sentence are capitals: nothing can be told from them
 _LONGEST = 4  # words
 
 
@@ -52,8 +52,8 @@ def _runs(sentence: str) -> list[tuple[int, list[str]]]:
     end = -1
     for match in _PIECE.finditer(sentence):
         word = match.group().removesuffix("'s").removesuffix("’s")
-        if not (word[0].isupper() or _is_abbreviation(word)) or not is_content(word.casefold()):
-            continue
+        if not (word[0].isupper() or _is_abbreviation(word)) or (not match.start() and not is_content(word.casefold())):
+            continue  # "The" opens a sentence; "New" inside one may be of York
         joined = end >= 0 and _GLUE.fullmatch(sentence, end, match.start()) and len(runs[-1][1]) < _LONGEST
         if joined and sentence[end : match.start()].strip():
             runs[-1][1].append(sentence[end : match.start()].strip())
@@ -62,7 +62,7 @@ def _runs(sentence: str) -> list[tuple[int, list[str]]]:
         else:
             runs.append((match.start(), [word]))
         end = match.start() + len(word) if word == match.group() else -1
-    return runs
+    return [(at, run) for at, run in runs if len(run) > 1 or is_content(run[0].casefold())]
 
 
 def _is_abbreviation(word: str) -> bool:

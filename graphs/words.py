@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from graphs.stopwords import STOP
 
@@ -36,6 +37,7 @@ def tokens(text: str) -> list[str]:
     return found
 
 
+@lru_cache(1 << 16)
 def is_content(token: str) -> bool:
     """Whether a word says something: no stop word, no contraction of one, no lone letter, no number, date or hash."""
     if token in _STOP or len(token) > _LONGEST or not any(character.isalpha() for character in token):
