@@ -2,7 +2,8 @@
 
 Each score is stretched to 0..1 over the passages that are searched, and they are added with fixed weights: Bruch, Gai
 & Ingber 2022, "An analysis of fusion functions for hybrid retrieval", find this better than reciprocal ranks, which
-forget by how much a passage is better. The weights were chosen once, on meetings (QMSum) and on articles (XQuAD).
+forget by how much a passage is better. The weights were chosen once, looking at meetings (QMSum), articles (XQuAD) and
+the 25 questions over transcripts that `benchmarks.pilot` was first run on.
 """
 
 from __future__ import annotations
