@@ -12,7 +12,7 @@ from prefect import Flow, Task, flow, task
 from prefect._internal.concurrency import threads
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.task_runners import ProcessPoolTaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from bandits import looks
 from bandits import nights as work
@@ -46,11 +46,7 @@ def night(
     return _night(tenant, workspace, domain, now)
 
 
-@flow(
-    name="nights",
-    validate_parameters=True,
-    task_runner=ThreadPoolTaskRunner(max_workers=1) if WORKERS == 1 else ProcessPoolTaskRunner(max_workers=WORKERS),  # type: ignore[arg-type]
-)
+@flow(name="nights", validate_parameters=True, task_runner=ThreadPoolTaskRunner(max_workers=WORKERS))  # type: ignore[arg-type]
 def nights(scopes: list[str] | None = None, now: float | None = None) -> list[dict[str, Any]]:
     """Spend the night of every configured scope, each a task; one that fails stops no other, and fails this run.
 
@@ -73,7 +69,7 @@ def nights(scopes: list[str] | None = None, now: float | None = None) -> list[di
 def of_scope(scope: str, now: float) -> dict[str, Any]:
     """The night of one scope, its report left for people; a fault is an answer here, so that the others go on."""
     config, place = load_config(), Home.here()
-    (found,) = work.spend_all(place, config, [Scope.parse(scope)], now)
+    (found,) = work.spend_all(place, config, [Scope.parse(scope)], now, WORKERS)  # above one: in a process of its own
     leave_night(place, found)
     return found
 
