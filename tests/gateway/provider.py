@@ -185,5 +185,5 @@ ASK = Ask(
     stop=("END",),
     seed=7,
     response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}},
-    extra={"user": "u1", "model": "never this one"},
+    extra={"user": "u1", "model": "never this one", "seed": 8},
 )
