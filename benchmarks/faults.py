@@ -164,15 +164,17 @@ async def at_random(settings: dict[str, Any], failing: float, requests: int, see
 async def dead(settings: dict[str, Any], seconds: float, seed: int) -> dict[str, Any]:
     """A primary that is gone for `seconds`, while requests keep coming."""
     async with world(settings, "openai", None, seed) as one:
-        loop, asked = asyncio.get_running_loop(), set[asyncio.Task[Answer]]()
+        loop, asked = asyncio.get_running_loop(), set[asyncio.Task[None]]()
         failed: list[tuple[float, float]] = []  # of each call of the primary that did: when it was decided, and its end
 
-        async def request() -> Answer:
-            answer = await one.ask("plain")
-            for attempt in answer.attempts:
+        async def request() -> None:
+            try:
+                ended: Answer | UnansweredError = await one.ask("plain")
+            except UnansweredError as error:  # the second part counts them
+                ended = error
+            for attempt in ended.attempts:
                 if attempt.arm == "primary" and attempt.failure is not None:
-                    failed.append((answer.decision.time, attempt.time))
-            return answer
+                    failed.append((ended.decision.time, attempt.time))
 
         async def keep_asking(until: float, *, closed: bool = False) -> float:
             """Ask at a steady rate until then, or until the breaker has closed; when that was."""
