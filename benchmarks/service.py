@@ -62,7 +62,7 @@ _SERVE = "import sys; from service.run import serve; serve(port=int(sys.argv[1])
 
 def main() -> None:
     """See the head of this file."""
-    parser = argparse.ArgumentParser(prog="benchmarks.service", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="benchmarks.service", description=__doc__.splitlines()[0])
     parser.add_argument("--rps", type=_positive, default=500.0, help="requests a second")
     parser.add_argument("--seconds", type=_positive, default=60.0, help="of the open loop")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="numbers of worker processes")
@@ -127,7 +127,7 @@ def _steady(
 
     versions: list[str] = []
     timers = [
-        threading.Timer(options.seconds * share, lambda arm=arm: versions.append(publish(arm)))  # type: ignore[misc]
+        threading.Timer(options.seconds * share, lambda arm=arm: versions.append(publish(arm)))
         for share, arm in ((1 / 3, "large"), (2 / 3, "middle"))
     ]
     watcher = threading.Thread(target=watch)
