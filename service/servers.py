@@ -69,8 +69,8 @@ class Servers:
 
     async def soon(self, scope: Scope) -> Server:
         """`get` for the event loop, which goes on while a first call reads."""
-        made = self._made.get(scope)
-        return await to_thread.run_sync(self.get, scope) if made is None else made
+        server = self._made.get(scope)
+        return await to_thread.run_sync(self.get, scope) if server is None else server
 
     def get(self, scope: Scope) -> Server:
         """The server of a configured scope; the first call for it reads the record and the newest snapshot."""

@@ -250,6 +250,29 @@ def test_a_cap_that_is_used_up_is_402_and_names_itself(serve_at, home, acme):
             assert api.post("/route", json={"prompt": "x"}).status_code == 402
 
 
+def test_the_key_of_a_provider_is_seen_by_the_provider_alone(serve_at, home, acme, monkeypatch, caplog):
+    """Whatever fails: not in an answer, a log line at any level, or what an object shows of itself."""
+    canary = "sk-canary-5f3c1e77"
+    monkeypatch.setenv("CANARY_KEY", canary)
+    caplog.set_level(0)
+    with providers("one", "two") as servers:
+        config = configured(servers)
+        keyed = {name: one.model_copy(update={"key_env": "CANARY_KEY"}) for name, one in config.providers.items()}
+        running, texts = serve_at(home, config.model_copy(update={"providers": keyed})), []
+        with running.client(acme) as api:
+            for fault in (None, "no_credit", "server", "wrong_type", "bad_json", "empty"):
+                servers["one"].fault = servers["two"].fault = fault
+                for model in ("auto", "one"):
+                    for stream in (False, True):
+                        body = {"model": model, "messages": ASK, "stream": stream}
+                        texts.append(api.post("/v1/chat/completions", json=body).text)
+            texts += [api.get(path).text for path in ("/domains", "/metrics", "/readyz", "/budgets")]
+            parts = running.app.state.parts
+            texts += [repr(parts), repr(parts.models.gateway), repr(parts.models.gateway.adapters), caplog.text]
+    assert any("blue" in text for text in texts)
+    assert not any(canary in text or acme in text for text in texts)
+
+
 def test_the_example_in_the_docs_runs(door):
     """docs/example_app.py, as it stands there."""
     running, client, _, _ = door

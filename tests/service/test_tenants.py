@@ -18,6 +18,12 @@ EVERYWHERE = [
     ("POST", "/feedback"),
     ("GET", "/decisions/abc"),
     ("GET", "/snapshots"),
+    ("GET", "/budgets"),
+    ("GET", "/domains"),
+    ("GET", "/keys"),
+    ("DELETE", "/keys/plt_00000000"),
+    ("POST", "/v1/chat/completions"),
+    ("GET", "/v1/models"),
     ("GET", "/pilot/run"),
     ("POST", "/pilot/run"),
     ("GET", "/metrics"),
@@ -26,7 +32,9 @@ EVERYWHERE = [
 
 
 def body_of(path: str) -> dict | None:
-    return {"/route": {"prompt": "x"}, "/feedback": {"decision_id": "abc", "vote": 1}}.get(path)
+    chat = {"model": "no such", "messages": [{"role": "user", "content": "x"}]}
+    known = {"/route": {"prompt": "x"}, "/feedback": {"decision_id": "abc", "vote": 1}, "/v1/chat/completions": chat}
+    return known.get(path)
 
 
 NO_KEY = {
@@ -123,8 +131,9 @@ def test_lists_and_metrics_show_the_scopes_of_the_key_alone(api, other, publish)
         assert client.post("/route", json={"prompt": "x"}).json()["policy"] == "000001"
 
     for client, own, foreign in ((api, "acme", "rival"), (other, "rival", "acme")):
-        texts = [client.get("/snapshots").text, client.get("/metrics").text]
+        texts = [client.get(path).text for path in ("/snapshots", "/metrics", "/budgets")]
         assert all(f"{own}/main/model_routing" in text for text in texts)
+        texts += [client.get(path).text for path in ("/domains", "/keys", "/v1/models")]
         assert not any(foreign in text for text in texts)
 
 
