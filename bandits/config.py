@@ -23,6 +23,7 @@ from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
 from bandits.learners.choice import LEARNERS, Learner
+from bandits.rollout.settings import RolloutConfig
 from bandits.types import Scope, valid_name
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -115,6 +116,7 @@ class DomainConfig(_Strict):
     reward: RewardConfig = RewardConfig()
     experiments: dict[str, ExperimentConfig] = {}
     holdback: HoldbackConfig | None = Field(default=None, description="users who are served without any learning")
+    rollout: RolloutConfig | None = Field(default=None, description="left out: as [rollout] says")
 
     @field_validator("features")
     @classmethod
@@ -248,6 +250,7 @@ class Config(_Strict):
     night: NightConfig = NightConfig()
     record: RecordConfig = RecordConfig()
     backup: BackupConfig = BackupConfig()
+    rollout: RolloutConfig = RolloutConfig()
 
     @field_validator("tenants", "domains")
     @classmethod
@@ -264,6 +267,10 @@ class Config(_Strict):
             for workspace in settings.workspaces
             for domain in self.domains
         )
+
+    def rollout_of(self, scope: Scope) -> RolloutConfig:
+        """How snapshots of a scope are rolled out."""
+        return self.domains[scope.domain].rollout or self.rollout
 
     def siblings(self, scope: Scope) -> list[Scope]:
         """The same domain in the other workspaces of the tenant, where [night] share allows to learn from them."""
