@@ -28,6 +28,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from bandits.experiments.assignment import BUCKETS
 from bandits.monitoring.eprocess import AboveZero, EProcess, TooOften
 from bandits.rollout.evidence import ALPHAS
 from bandits.rollout.settings import RolloutConfig
-from bandits.rollout.slots import is_canary, is_control
+from bandits.rollout.slots import canary_ends, control_begins
 from bandits.types import Mask, Vector
 
 TERMS = RolloutConfig()
@@ -75,7 +76,7 @@ def false_rollbacks(
     for step in range(decisions):
         share = TERMS.stages[step * len(TERMS.stages) // decisions]
         places = rng.integers(BUCKETS, size=rollouts)
-        canary, control = is_canary(places, share), is_control(places, share)
+        canary, control = places < canary_ends(share), places >= control_begins(share)
         errors.see(_where(canary, binary(rng, failing, rollouts)))
         slow.see(_where(canary, binary(rng, slowing, rollouts)))
         waiting += np.stack([control, canary])
@@ -108,7 +109,8 @@ def detections(rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     """A row for each kind and size of fault."""
     for rate, p95 in ERRORS.items():
         rare = TooOften(TERMS.error_rate, (RUNS,))
-        yield _cell(f"errors {rate:g}", detection(rare, "errors", lambda p=rate: binary(rng, p, RUNS), 20 * p95), p95)
+        failures = partial(binary, rng, rate, RUNS)
+        yield _cell(f"errors {rate:g}", detection(rare, "errors", failures, 20 * p95), p95)
     for kind, draw, sizes in (("thumbs", binary, BINARY), ("graded", graded, GRADED)):
         for size, p95 in sizes.items():
 

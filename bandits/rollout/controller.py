@@ -22,7 +22,7 @@ from bandits.rollout.evidence import Evidence
 from bandits.rollout.machine import Judged, Order, after
 from bandits.rollout.orders import LEASE_S, Lease, OrderBook, Seen
 from bandits.rollout.sealing import seal
-from bandits.rollout.slots import is_canary, place
+from bandits.rollout.slots import canary_ends, place
 from bandits.router import Serving, fit
 from bandits.snapshots import load
 from bandits.types import Scope
@@ -45,7 +45,7 @@ class Canary:
 
     def takes(self, unit: str, now: float) -> bool:
         """Whether it serves this unit (user, or decision where there is none) at `now`, UTC seconds."""
-        return self.lease.holds(now) and is_canary(place(self.order.seed, unit), self.order.share)
+        return self.lease.holds(now) and place(self.order.seed, unit) < canary_ends(self.order.share)
 
 
 class Sight(NamedTuple):

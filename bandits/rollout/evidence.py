@@ -25,7 +25,7 @@ from bandits.monitoring.eprocess import AboveZero, EProcess, TooOften
 from bandits.record import Record, Row
 from bandits.rewards import activated, reward
 from bandits.rollout.machine import Judged, Order
-from bandits.rollout.slots import is_canary, is_control, place
+from bandits.rollout.slots import canary_ends, control_begins, place
 from bandits.state import batches
 from bandits.types import Decision, Outcome, Slot
 
@@ -112,7 +112,7 @@ class Evidence:
         elif (
             decision.slot is Slot.CANARY
             or decision.policy != (order.stable or FIRST_POLICY)
-            or not is_control(at, order.terms.stages[self.stage])
+            or at < control_begins(order.terms.stages[self.stage])
         ):
             return
         self._waiting[decision.id] = _Held(canary, decision.time)
@@ -121,7 +121,7 @@ class Evidence:
 
     def _note_stage(self, at: int) -> None:
         stages, before = self._order.terms.stages, self.stage
-        while self.stage + 1 < len(stages) and not is_canary(at, stages[self.stage]):
+        while self.stage + 1 < len(stages) and at >= canary_ends(stages[self.stage]):
             self.stage += 1
         if self.stage != before:
             self.sample = 0

@@ -16,12 +16,11 @@ def place(seed: str, unit: str) -> int:
     return bucket(seed, unit, "rollout")
 
 
-def is_canary(at: int, share: float) -> bool:
-    """Whether the canary serves a unit at this place."""
-    return at < round(share * BUCKETS)
+def canary_ends(share: float) -> int:
+    """The canary serves the places below this one."""
+    return round(share * BUCKETS)
 
 
-def is_control(at: int, share: float) -> bool:
-    """Whether it is of the control: as many as the canary has, or those that it leaves."""
-    size = round(share * BUCKETS)
-    return at >= max(BUCKETS - size, size)
+def control_begins(share: float) -> int:
+    """The control has this place and those above: as many as the canary, or all that it leaves."""
+    return max(BUCKETS - canary_ends(share), canary_ends(share))

@@ -10,7 +10,7 @@ from bandits.experiments.settings import HoldbackConfig
 from bandits.keys import trusted_keys
 from bandits.replay import Policies, verify
 from bandits.rollout.giving import roll_back
-from bandits.rollout.slots import is_canary, place
+from bandits.rollout.slots import canary_ends, place
 from bandits.types import Outcome, Slot
 from tests.rollout.world import SCOPE, World
 
@@ -40,7 +40,7 @@ def test_the_canary_serves_those_below_its_share_and_logs_itself(rolling):
     seed = world.server.order.seed
 
     for decision in made:
-        canary = is_canary(place(seed, decision.user), 0.2)
+        canary = place(seed, decision.user) < canary_ends(0.2)
         assert (decision.slot, decision.policy) == ((Slot.CANARY, candidate) if canary else (Slot.STABLE, stable))
     assert 0.1 < np.mean([decision.slot is Slot.CANARY for decision in made]) < 0.3
 
@@ -116,7 +116,7 @@ def test_without_a_fresh_lease_the_stable_policy_serves(rolling):
 
 def test_a_host_without_the_signing_key_serves_under_leases_and_gives_none(rolling):
     """It stops its own canary at a breach, and the order is left to others."""
-    world, stable, _ = rolling
+    world, *_ = rolling
     (world.home.root / "keys" / "signing.key").rename(world.home.root / "kept")
     world.pass_time(3)
     assert {world.decide(f"u{user}").slot for user in range(50)} == {Slot.CANARY, Slot.STABLE}, "issued at the start"
@@ -191,4 +191,4 @@ def test_held_back_users_never_see_a_canary(tmp_path):
     assert slots == {Slot.HOLDBACK, Slot.CANARY, Slot.STABLE}
     held_users = {decision.user for decision in made if decision.slot is Slot.HOLDBACK}
     seed = world.server.order.seed
-    assert any(is_canary(place(seed, user), 0.2) for user in held_users), "some would be the canary's otherwise"
+    assert any(place(seed, user) < canary_ends(0.2) for user in held_users), "some would be the canary's otherwise"
