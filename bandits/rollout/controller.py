@@ -42,9 +42,12 @@ class Canary:
     serving: Serving
     order: Order
     lease: Lease
+    evidence: Evidence
 
     def takes(self, unit: str, now: float) -> bool:
         """Whether it serves this unit (user, or decision where there is none) at `now`, UTC seconds."""
+        if self.evidence.breach is not None:  # known here before the order could be written
+            return False
         return self.lease.holds(now) and place(self.order.seed, unit) < canary_ends(self.order.share)
 
 
@@ -147,7 +150,7 @@ class Controller:
             return None
         if self._fault is not None or evidence is None or evidence.seed != order.seed or evidence.breach is not None:
             return None
-        return Canary(found[1], order, seen.lease)
+        return Canary(found[1], order, seen.lease, evidence)
 
     def _open(self) -> OrderBook | None:
         """The book, once there is one: before the first order there need be neither record nor key."""
