@@ -216,8 +216,14 @@ def put(home: Home) -> str:
     """Publish one more policy; its version."""
     prices = np.array([1e-4, 1e-4])
     policy = ContextFree("fixed", ARMS, "vector-2", np.array([1.0, 0.0]), prices, 1e-3, 0.02)
-    given = {"position": 0, "parent": None, "evidence": {}, "created": time.time(), "expires": time.time() + 86_400.0}
-    return publish(home.snapshots, SCOPE, policy.freeze(), key=signing_key(home.root), **given).version  # type: ignore[arg-type]
+    given: dict[str, Any] = {
+        "position": 0,
+        "parent": None,
+        "evidence": {},
+        "created": time.time(),
+        "expires": time.time() + 86_400.0,
+    }
+    return publish(home.snapshots, SCOPE, policy.freeze(), key=signing_key(home.root), **given).version
 
 
 def wait_for(what: str, holds: Callable[[], bool]) -> None:
@@ -278,6 +284,12 @@ def _ended(book: OrderBook, order: Order) -> None:
     wait_for("it is rolled back", lambda: standing(book).number > order.number)
 
 
+def _serves_in(stage: int, book: OrderBook, fleet: Fleet) -> None:
+    wait_for(f"stage {stage} begins", lambda: standing(book).stage >= stage)
+    before = fleet.answered()
+    wait_for(f"stage {stage} serves", lambda: fleet.answered() > before + 5)
+
+
 def standing(book: OrderBook) -> Order:
     """The newest order."""
     order = book.read(SCOPE).order
@@ -304,9 +316,7 @@ def kills(home: Home, folder: Path, rate: float) -> Iterator[dict[str, Any]]:
             begin(home, SCOPE, settings, version, previous=None, key=key, now=now, why="the next")
             watcher = context.Process(target=watching, args=(home, settings), daemon=True)
             watcher.start()
-            wait_for(f"stage {stage} begins", lambda at=stage: standing(book).stage >= at)
-            before = fleet.answered()
-            wait_for(f"stage {stage} serves", lambda least=before + 5: fleet.answered() > least)
+            _serves_in(stage, book, fleet)
             watcher.kill()
             killed = time.time()
             watcher.join()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bandits.config import Config
 from bandits.errors import RolloutError, SnapshotError
 from bandits.keys import SigningKey, trusted_keys
+from bandits.record import BUSY_S
 from bandits.rollout import probes
 from bandits.rollout.controller import candidate
 from bandits.rollout.machine import Aborted, Approved, Event, Order, RolledBack, after, begun, first
@@ -183,7 +184,7 @@ def _fault(home: Home, scope: Scope, config: Config, version: str, now: float) -
 @contextmanager
 def _book(home: Home) -> Iterator[OrderBook]:
     home.open_record().close()  # the record comes first: it would take a file with our tables as foreign
-    book = OrderBook(home.record_url, trusted_keys(home.root))
+    book = OrderBook(home.record_url, trusted_keys(home.root), busy_s=BUSY_S)  # a person waits, unlike a lease
     try:
         book.make()
         yield book

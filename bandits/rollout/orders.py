@@ -91,6 +91,7 @@ class OrderBook:
         """Connects to nothing yet; the record must be there, see `make`. Raises RecordError for a bad URL."""
         self._database, self.trusted = open_database(url, busy_s), dict(trusted)
         self._last: dict[Scope, Order] = {}
+        self._good: dict[Scope, tuple[int, str, bytes]] = {}  # the row that it was read from
         self._there = False
 
     def make(self) -> None:
@@ -178,10 +179,10 @@ class OrderBook:
     def _believed(self, scope: Scope, row: sa.Row[Any] | None) -> tuple[Order | None, str | None]:
         if row is None:
             return None, None
-        last = self._last.get(scope)
         content, place = row.content.encode(), f"order {row.number} of {scope}"
-        if last is not None and encode(last) == content:
-            return last, None
+        known = int(row.number), row.content, bytes(row.signature)
+        if scope in self._last and self._last[scope].number == row.number and self._good.get(scope) == known:
+            return self._last[scope], None  # verified before
         if signer_of(content, row.signature, self.trusted) is None:
             return None, f"{place} must be signed by a trusted key, but is not; the last good one stays"
         try:
@@ -190,6 +191,7 @@ class OrderBook:
             return None, f"{place}: {error}"
         if (order.scope, order.number) != (scope, row.number):
             return None, f"{place} must be of that scope and number, but was signed as {order.scope} {order.number}"
+        self._good[scope] = known
         return order, None
 
     def _lease(self, scope: Scope, order: Order | None, row: sa.Row[Any] | None) -> tuple[Lease | None, str | None]:
