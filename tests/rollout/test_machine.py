@@ -34,9 +34,11 @@ def start(**terms: object):
     return begun(BEFORE, "000002", TERMS.model_copy(update=terms), 1.0, 7, who="night", why="better")
 
 
-@pytest.mark.parametrize(
-    "order", [start(), start(mode="ask"), replace(start(), stage=2)], ids=["first", "asks", "last"]
-)
+RUNNING = {"first": start(), "asks": start(mode="ask"), "last": replace(start(), stage=2)}
+ABSURD = [(start(), Approved("a", "b")), (BEFORE, Approved("a", "b")), (BEFORE, Aborted("a", "b"))]
+
+
+@pytest.mark.parametrize("order", RUNNING.values(), ids=RUNNING)
 def test_a_breach_in_any_state_leads_to_stable(order):
     """Also while it waits for a person."""
     ended = after(order, Judged("fail", "it fails"), 2.0)
