@@ -30,6 +30,7 @@ from bandits.judge_settings import JudgeConfig
 from bandits.learners.choice import LEARNERS, Learner
 from bandits.limits import RatesConfig, ServiceConfig
 from bandits.pilot_settings import PilotConfig
+from bandits.rollout.settings import RolloutConfig
 from bandits.tuning_settings import TuningConfig
 from bandits.types import Scope, valid_name
 
@@ -128,6 +129,7 @@ class DomainConfig(_Strict):
     judge: JudgeConfig | None = Field(default=None, description="a model that judges some of the answers; none: nobody")
     experiments: dict[str, ExperimentConfig] = {}
     holdback: HoldbackConfig | None = Field(default=None, description="users who are served without any learning")
+    rollout: RolloutConfig | None = Field(default=None, description="left out: as [rollout] says")
 
     @field_validator("features")
     @classmethod
@@ -268,6 +270,7 @@ class Config(_Strict):
     gateway: GatewayConfig = GatewayConfig()
     providers: dict[str, ProviderConfig] = Field(default={}, validate_default=True)
     embedding: EmbeddingConfig = EmbeddingConfig()
+    rollout: RolloutConfig = RolloutConfig()
 
     @field_validator("tenants", "domains", "providers")
     @classmethod
@@ -301,6 +304,10 @@ class Config(_Strict):
             for workspace in settings.workspaces
             for domain in self.domains
         )
+
+    def rollout_of(self, scope: Scope) -> RolloutConfig:
+        """How snapshots of a scope are rolled out."""
+        return self.domains[scope.domain].rollout or self.rollout
 
     def siblings(self, scope: Scope) -> list[Scope]:
         """The same domain in the other workspaces of the tenant, where [night] share allows to learn from them."""

@@ -49,6 +49,20 @@ class Serving:
     position: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class OnTrial:
+    """A canary: its policy, what was learned behind it, and whom it takes (unit, UTC seconds) at each decision."""
+
+    serving: Serving
+    takes: Callable[[str, float], bool]
+    learning: Learning | None
+
+    @property
+    def policy(self) -> Policy:
+        """What its decisions are drawn from."""
+        return self.serving.policy if self.learning is None else self.learning.learned
+
+
 def first_policy(domain: DomainConfig) -> Serving:
     """What serves before any night: explores all affordable arms, evenly at first (learners/first_day.py)."""
     policy = builtin("explore", domain)
@@ -102,6 +116,7 @@ class Router:
         self._state = state or State(scope, domain)
         self._ahead: Counter[str | Outcome] = Counter()  # own decisions (by id) and outcomes behind its position
         self._catching = threading.Lock()
+        self._canary: OnTrial | None = None
         self._state.turn(day_of(clock()))
         self.swap(serving or first_policy(domain), learning)
         self.catch_up()
@@ -149,9 +164,26 @@ class Router:
         """
         serving = fit(serving, self.scope, self.domain)
         with self._catching:
+            canary = self._canary
+            if learning is None and canary is not None and canary.serving.version == serving.version:
+                serving, learning = canary.serving, canary.learning  # folded already; a row shown twice counts once
             learning = self._behind(serving, learning)
             with self._lock:
                 self._serving, self._learning = serving, learning
+
+    def try_out(self, serving: Serving | None, takes: Callable[[str, float], bool] = lambda unit, now: False) -> None:
+        """Let a canary, already fitted, serve those whom it takes; None: nobody.
+
+        takes: of a unit (user, or decision id where nobody in particular asks) and the time of the decision.
+        """
+        with self._catching:
+            before = self._canary
+            if serving is None:
+                self._canary = None
+            elif before is not None and before.serving.version == serving.version:
+                self._canary = replace(before, takes=takes)
+            else:
+                self._canary = OnTrial(serving, takes, self._behind(serving))
 
     def decide(
         self,
@@ -231,12 +263,16 @@ class Router:
         held = self._hold(user, now, pinned)
         with self._lock:
             self._state.turn(day_of(now))
-            decision_id = held.id if held else new_id(now, self._rng.bytes(10)) if self._experiments else None
+            canary = self._canary
+            named = bool(self._experiments) or canary is not None
+            decision_id = held.id if held else new_id(now, self._rng.bytes(10)) if named else None
             chosen = self._experiments.policy_for(user, decision_id, now) if decision_id else None
             version, slot, learning = self._serving.version, Slot.STABLE, self._learning
             policy = self._serving.policy if learning is None else learning.learned
             if chosen is not None:
                 (policy, version, slot), learning = chosen, None
+            elif canary is not None and canary.takes(user or str(decision_id), self._clock()):
+                policy, version, slot, learning = canary.policy, canary.serving.version, Slot.CANARY, canary.learning
             pressure = self.pacer.pressure
             if pinned is None:
                 allowed, excluded = self._allowed(policy, held, unavailable)
@@ -320,6 +356,8 @@ class Router:
         with self._catching:
             while not self._caught_up():
                 self._learning = self._behind(self._serving)
+                if self._canary is not None:
+                    self._canary = replace(self._canary, learning=self._behind(self._canary.serving))
             return self._state.position
 
     def keep(self, path: Path) -> None:
@@ -339,12 +377,16 @@ class Router:
                         self._state.skip(row)
                     else:
                         self._state.fold([row])
-                    if self._learning is not None:
-                        self._learning.fold([row])
+                    for learning in self._learnings():
+                        learning.fold([row])
         return not self._outlived()
 
+    def _learnings(self) -> list[Learning]:
+        found = [self._learning, self._canary.learning if self._canary else None]
+        return [each for each in found if each is not None]
+
     def _outlived(self) -> bool:
-        return self._learning is not None and self._learning.epoch != self._record.epoch().number
+        return any(each.epoch != self._record.epoch().number for each in self._learnings())
 
     def _behind(self, serving: Serving, learning: Learning | None = None) -> Learning | None:
         """What the record says behind a snapshot, up to where the state has come; None where nothing is learned."""
@@ -371,7 +413,9 @@ class Router:
         if self._ledger is None:
             return None
         policy = self._serving.policy
-        prices = np.maximum(policy.prices, self._experiments.prices) if self._experiments else policy.prices
+        prices, canary = policy.prices, self._canary
+        prices = np.maximum(prices, self._experiments.prices) if self._experiments else prices
+        prices = prices if canary is None else np.maximum(prices, canary.serving.policy.prices)
         reach = prices[self._affordable(policy.prices)] if pinned is None else prices[self._only(pinned, "")[0]]
         least = float(policy.prices.min() if pinned is None else reach[0])
         with self._lock:
