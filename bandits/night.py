@@ -28,9 +28,10 @@ from bandits.learners.baselines import ContextFree, arm_values
 from bandits.learners.frozen import SIMPLE_KINDS, thaw
 from bandits.night_report import NightReport, kept
 from bandits.policy import Policy
+from bandits.rollout.giving import standing
 from bandits.router import Serving, fit
 from bandits.serving import Home
-from bandits.snapshots import Manifest, SnapshotReader, latest, publish
+from bandits.snapshots import Manifest, Snapshot, SnapshotReader, latest, load, publish
 from bandits.training import Prepared, Trained
 from bandits.tuning import Tuned, applied, tune
 from bandits.tuning_settings import TuningConfig
@@ -273,19 +274,31 @@ def keep(run_id: str, scope: Scope, feedback: LoggedFeedback, home: Home, now: f
 
 
 def serving_learned(home: Home, scope: Scope, domain: DomainConfig, now: float) -> Incumbent | None:
-    """The learned policy that serves the scope: its newest good snapshot, if that is not a simple one.
+    """The learned policy that serves the scope as stable, if there is one and it is not a simple one.
 
     Over the arms that there are now, as servers fit it; None where they refuse it.
     """
-    reader = SnapshotReader(home.snapshots, scope, trusted_keys(home.root))
-    reader.refresh(now)
-    if reader.current is None or reader.current.frozen.kind in SIMPLE_KINDS:
+    current = stable(home, scope, now)
+    if current is None or current.frozen.kind in SIMPLE_KINDS:
         return None
-    manifest = reader.current.manifest
-    found = Serving(thaw(reader.current.frozen), manifest.version, manifest.position)
+    manifest = current.manifest
+    found = Serving(thaw(current.frozen), manifest.version, manifest.position)
     try:
         return Incumbent(fit(found, scope, domain).policy, manifest.version, manifest.created)
     except ContextError:
+        return None
+
+
+def stable(home: Home, scope: Scope, now: float) -> Snapshot | None:
+    """The snapshot that serves whoever no rollout tries another one on: of the order that holds, else the newest."""
+    order, trusted = standing(home, scope), trusted_keys(home.root)
+    if order is None:
+        reader = SnapshotReader(home.snapshots, scope, trusted)
+        reader.refresh(now)
+        return reader.current
+    try:
+        return None if order.stable is None else load(home.snapshots, scope, order.stable, trusted=trusted, now=now)
+    except SnapshotError:
         return None
 
 

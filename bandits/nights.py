@@ -34,6 +34,7 @@ from bandits.errors import NotEnoughDataError, PilotageError
 from bandits.keys import signing_key, trusted_keys
 from bandits.night_report import NightReport
 from bandits.privacy import complete
+from bandits.rollout import giving
 from bandits.serving import Home
 from bandits.snapshots import SnapshotReader
 from bandits.tuning import Tuned, tune
@@ -170,6 +171,8 @@ def judge(
     incumbent = work.serving_learned(home, scope, domain, now)
     night = work.nights_since(home, scope, incumbent, now)
     trial = None if incumbent is None else judging.standing(home, scope, domain, incumbent.version, now)
+    if trial is not None and judging.was_published(home, scope, trial, now):
+        trial = None  # it proved better once, and was rolled back: that is not undone by the same proof
     return work.judge(learned, config.night, incumbent, night, trial, now, changed)
 
 
@@ -233,8 +236,11 @@ def _spend(
         epoch = record.epoch().number
     feedback, aside = step("load", read_log)(home, config, scope, now, changed)
     same = digest(config, scope, feedback, epoch, now)
-    if (before := _before(home, scope, same, now)) is not None:
+    if (before := _before(home, config, scope, same, now)) is not None:
         return before
+    if (order := giving.standing(home, scope)) is not None and order.active:
+        why = f"Snapshot {order.candidate} is being rolled out ({order.phase}): what it shows comes before a newer one."
+        return _end(home, config, work.keep(run_id, scope, feedback, home, now, why), same, now)
     try:
         study = f"{scope}@{feedback.position}-{same[:12]}"
         learned = step("learn", learn)(home, config, scope, feedback, now, changed, study, on_trial)
@@ -247,14 +253,17 @@ def _spend(
     notes += (
         [f"The warehouse was damaged and made again from the record; the old file is {aside.name}."] if aside else []
     )
-    return _end(home, replace(report, notes=tuple(notes)), same, now)
+    return _end(home, config, replace(report, notes=tuple(notes)), same, now)
 
 
-def _end(home: Home, report: NightReport, same: str, now: float) -> dict[str, Any]:
-    """The report as plain JSON, put into the warehouse: from then on the night is over.
+def _end(home: Home, config: Config, report: NightReport, same: str, now: float) -> dict[str, Any]:
+    """What was published begins to be rolled out; the report goes into the warehouse, and the night is over.
 
     Also of a night that published and was killed before it came here.
     """
+    if report.version:
+        key, before = signing_key(home.root), report.parent
+        giving.begin(home, report.scope, config, report.version, previous=before, key=key, now=now, why=report.reason)
     scope = str(report.scope)
     told = {"night": same, "serves": _serves(home, report.scope, now), "repeated": False}
     found = asdict(report) | {"scope": scope, "markdown": report.render()} | told
@@ -264,7 +273,7 @@ def _end(home: Home, report: NightReport, same: str, now: float) -> dict[str, An
     return found
 
 
-def _before(home: Home, scope: Scope, same: str, now: float) -> dict[str, Any] | None:
+def _before(home: Home, config: Config, scope: Scope, same: str, now: float) -> dict[str, Any] | None:
     """The run that spent this very night, if what it left still serves; one that died after it published is ended."""
     serves = _serves(home, scope, now)
     with opened(home.warehouse, patience_s=PATIENCE_S) as connection:
@@ -296,7 +305,7 @@ def _before(home: Home, scope: Scope, same: str, now: float) -> dict[str, Any] |
             "The run was cut short after it had published; this one only wrote its report, without the log's size.",
         ),
     )
-    return _end(home, report, same, now)
+    return _end(home, config, report, same, now)
 
 
 def _reader(home: Home, scope: Scope, now: float) -> SnapshotReader:

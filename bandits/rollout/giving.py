@@ -37,14 +37,15 @@ def begin(
     """Roll out a snapshot that was just published, as the settings of its domain say.
 
     previous: the version that serves, where no order says so yet; None: none does. A rollout that is under way ends,
-    since a newer one takes its place; to begin the same one again changes nothing. A snapshot that fails the probes is
+    since a newer one takes its place; to begin the same one again changes nothing, nor to
+    begin one that was rolled back. A snapshot that fails the probes is
     rolled back before it served anybody. Raises RolloutError, AuditError, OSError.
     """
     terms = config.rollout_of(scope)
     with _book(home) as book:
         seen = book.read(scope)
         before = seen.order or first(scope, previous, terms, now, who="night", why="it serves already")
-        if before.candidate == version:
+        if any(version in (order.candidate, order.stable) for order in book.history(scope)):
             return
         if before.active:
             _give(
