@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -92,16 +93,19 @@ def create_app(
 
 def _say_scopes(app: FastAPI) -> None:
     """Let the OpenAPI document say what a key must be good for, operation by operation (as roles, OpenAPI 3.1)."""
-    made = app.openapi
+    made, making = app.openapi, threading.Lock()
 
     def openapi() -> dict[str, Any]:
-        document = made()
-        for path, operations in document["paths"].items():
-            for method, operation in operations.items():
-                wanted = needed(method.upper(), path)
-                if wanted is not None:
-                    operation["security"] = [{SCHEME: [wanted]}]
-        return document
+        with making:  # the framework's own is not safe under threads
+            if app.openapi_schema is not None:
+                return app.openapi_schema
+            document = made()
+            for path, operations in document["paths"].items():
+                for method, operation in operations.items():
+                    wanted = needed(method.upper(), path)
+                    if wanted is not None:
+                        operation["security"] = [{SCHEME: [wanted]}]
+            return document
 
     app.openapi = openapi  # type: ignore[method-assign]
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("pilotage.service")
 
 TOGETHER = "PROMETHEUS_MULTIPROC_DIR"  # folder in which several workers count; read when Prometheus' client is loaded
+KEEP_ALIVE_S = 75  # longer than clients keep a connection: who closes first while the other sends loses a request
 SWITCH_S = 0.0005  # a thread that computes may keep the event loop waiting for so long, ten times less than by default
 _RECORDED = ("/route", "/feedback", "/v1/", "/healthz", "/readyz", "/metrics")
 
@@ -61,6 +62,7 @@ def serve(host: str = "127.0.0.1", port: int = 8080, workers: int = 1) -> None:
     if host not in ("127.0.0.1", "::1", "localhost"):
         log.warning("%s is reached from other machines, and HTTP shows keys on the way; put TLS in front.", host)
     settings: dict[str, Any] = {"host": host, "port": port, "server_header": False, "log_config": _logging()}
+    settings["timeout_keep_alive"] = KEEP_ALIVE_S
     if workers == 1:
         uvicorn.run(made(), **settings)
         return

@@ -26,6 +26,7 @@ from bandits.serving import Home
 from bandits.types import Scope
 from service.app import create_app
 from service.keys import make_key
+from service.run import KEEP_ALIVE_S
 
 ARMS = ("small", "middle", "large")
 
@@ -89,7 +90,7 @@ def serving(home: Home, config: Config, **kwargs: object) -> Iterator[Running]:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     listening.listen()
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_keep_alive=KEEP_ALIVE_S))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
