@@ -29,7 +29,7 @@ from bandits.learners.frozen import SIMPLE_KINDS, thaw
 from bandits.night_report import NightReport, kept
 from bandits.policy import Policy
 from bandits.rollout.giving import standing
-from bandits.router import Serving, fit
+from bandits.served import Serving, fit
 from bandits.serving import Home
 from bandits.snapshots import Manifest, Snapshot, SnapshotReader, latest, load, publish
 from bandits.training import Prepared, Trained

@@ -37,7 +37,7 @@ from bandits.prompts import Prompts
 from bandits.record import BUSY_S, SqlRecord
 from bandits.record_tables import DECISIONS
 from bandits.rollout.giving import replace_all
-from bandits.router import first_policy
+from bandits.served import first_policy
 from bandits.serving import Home
 from bandits.snapshots import latest, publish
 from bandits.types import Decision, Outcome, Scope

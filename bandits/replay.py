@@ -26,7 +26,7 @@ from bandits.learners.frozen import thaw
 from bandits.learning import Learning
 from bandits.policy import Policy, served
 from bandits.record import Record, Row
-from bandits.router import Serving
+from bandits.served import Serving
 from bandits.snapshots import load
 from bandits.types import Decision, Scope, Vector
 

@@ -11,81 +11,34 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bandits.arms import fitted
-from bandits.budget import Pacer, affordable
+from bandits.allowing import allow, check_available, explorable, only
+from bandits.budget import Pacer
 from bandits.caps import Reservation, nano
 from bandits.config import DomainConfig
 from bandits.conversation import ANOTHER, DEAR, Before, Talk, before, joined
-from bandits.errors import ContextError, LedgerError, PilotageError, UnavailableError
-from bandits.experiments.serving import Experiments, builtin
+from bandits.errors import LedgerError, PilotageError
+from bandits.experiments.serving import Experiments
 from bandits.features import check_context, width
 from bandits.learning import Learning
 from bandits.learning_file import save
 from bandits.policy import Policy, draw, served
 from bandits.record import Record
 from bandits.rewards import cost
+from bandits.served import OnTrial, Serving, begin, first_policy, fit
 from bandits.state import State, batches, day_of
-from bandits.types import Context, Decision, Mask, Outcome, Scope, Slot, Vector, new_id
+from bandits.types import Context, Decision, Outcome, Scope, Slot, new_id
 
 if TYPE_CHECKING:
     from bandits.ledger import Ledger
 
 _AHEAD = 2_000  # own entries that the state may be ahead of its position before a decision catches up
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """The policy that serves, the version that decisions log, and the position of the record that it learned up to."""
-
-    policy: Policy
-    version: str
-    position: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class OnTrial:
-    """A canary: its policy, what was learned behind it, and whom it takes (unit, UTC seconds) at each decision."""
-
-    serving: Serving
-    takes: Callable[[str, float], bool]
-    learning: Learning | None
-
-    @property
-    def policy(self) -> Policy:
-        """What its decisions are drawn from."""
-        return self.serving.policy if self.learning is None else self.learning.learned
-
-
-def first_policy(domain: DomainConfig) -> Serving:
-    """What serves before any night: explores all affordable arms, evenly at first (learners/first_day.py)."""
-    policy = builtin("explore", domain)
-    assert policy is not None
-    return Serving(policy, "explore")
-
-
-def begin(serving: Serving, scope: Scope, domain: DomainConfig, record: Record) -> Learning | None:
-    """What is learned behind a snapshot before any row is folded; None where nothing is learned between nights."""
-    if domain.between_nights == "still":
-        return None
-    return Learning(scope, domain, serving.policy, serving.version, serving.position, record.epoch().number)
-
-
-def fit(serving: Serving, scope: Scope, domain: DomainConfig) -> Serving:
-    """A policy as its domain serves it: over the arms there are now. Raises ContextError for other features."""
-    if serving.policy.schema != domain.features:
-        raise ContextError(
-            f"a policy for {scope} must have features {domain.features!r}, but {serving.version} has "
-            f"{serving.policy.schema!r}; train again after the configuration changed."
-        )
-    catalogue = np.array([arm.usd_per_request for arm in domain.arms])
-    return replace(serving, policy=fitted(serving.policy, domain.arm_names, catalogue))
 
 
 class Router:
@@ -256,7 +209,7 @@ class Router:
     ) -> tuple[Decision, Reservation | None]:
         """A decision that is counted, and not recorded yet; what is held for it."""
         context = check_context(context, width(self.domain.features))
-        unavailable = self._check_unavailable(unavailable or {})
+        unavailable = check_available(self.scope, self.domain, unavailable or {})
         if pinned is not None:
             self.domain.arm(pinned)
         now = self._clock()
@@ -275,12 +228,13 @@ class Router:
                 policy, version, slot, learning = canary.policy, canary.serving.version, Slot.CANARY, canary.learning
             pressure = self.pacer.pressure
             if pinned is None:
-                allowed, excluded = self._allowed(policy, held, unavailable)
+                room = None if held is None else held.amount
+                allowed, excluded = allow(self.domain, policy.prices, self.pacer, room, unavailable)
             else:
-                allowed, excluded = self._only(pinned, "another was pinned")
+                allowed, excluded = only(self.domain, pinned, "another was pinned")
             stays = newest.arm(allowed, policy, self.domain, now) if newest else None
             if newest and stays is not None:
-                allowed, excluded = self._only(self.domain.arm_names[stays], ANOTHER)
+                allowed, excluded = only(self.domain, self.domain.arm_names[stays], ANOTHER)
                 version, slot = newest.follows, newest.decision.slot
             elif newest:
                 pays = newest.worthwhile(allowed, policy, context, pressure, self.domain, now)
@@ -416,7 +370,7 @@ class Router:
         prices, canary = policy.prices, self._canary
         prices = np.maximum(prices, self._experiments.prices) if self._experiments else prices
         prices = prices if canary is None else np.maximum(prices, canary.serving.policy.prices)
-        reach = prices[self._affordable(policy.prices)] if pinned is None else prices[self._only(pinned, "")[0]]
+        reach = prices[explorable(self.domain, policy.prices) if pinned is None else only(self.domain, pinned, "")[0]]
         least = float(policy.prices.min() if pinned is None else reach[0])
         with self._lock:
             decision_id = new_id(now, self._rng.bytes(10))
@@ -436,41 +390,3 @@ class Router:
             spent = cost(self._record.outcomes(decision_id)) or 0.0
             made = Reservation(decision_id, self.scope.tenant, decision.user, 0, decision.time)
             self._ledger.settle(made, nano(spent))
-
-    def _check_unavailable(self, unavailable: Mapping[str, str]) -> Mapping[str, str]:
-        for arm in unavailable:
-            self.domain.arm(arm)
-        if len(unavailable) == len(self.domain.arms):
-            said = "; ".join(f"{arm}: {reason}" for arm, reason in unavailable.items())
-            raise UnavailableError(f"one arm must be available, but none of {self.scope} is ({said}); try again later.")
-        return unavailable
-
-    def _allowed(
-        self, policy: Policy, held: Reservation | None, unavailable: Mapping[str, str]
-    ) -> tuple[Mask, dict[str, str]]:
-        """Arms that may be drawn now, (K,), and why the others may not."""
-        available = np.array([arm not in unavailable for arm in self.domain.arm_names])
-        rules: list[tuple[str, Mask]] = [
-            ("exploring it would cost more than a tenth of the budget", self._affordable(policy.prices)),
-            ("the running cap of the budget is reached", self.pacer.within_cap(policy.prices)),
-        ]
-        if held is not None:
-            fits = np.array([nano(price) <= held.amount for price in policy.prices.tolist()])
-            rules.append(("the caps of the tenant have too little left for it", fits))
-        allowed = np.logical_and.reduce([available, *(mask for _, mask in rules)])
-        if not allowed.any():  # a request that the cap blocks is answered by the cheapest arm
-            allowed[int(np.argmin(np.where(available, policy.prices, np.inf)))] = True
-        excluded = {
-            arm: unavailable.get(arm) or next(reason for reason, mask in rules if not mask[index])
-            for index, arm in enumerate(self.domain.arm_names)
-            if not allowed[index]
-        }
-        return allowed, excluded
-
-    def _only(self, one: str, reason: str) -> tuple[Mask, dict[str, str]]:
-        """One arm alone, (K,), and why the others may not be drawn."""
-        names = self.domain.arm_names
-        return np.array([arm == one for arm in names]), {arm: reason for arm in names if arm != one}
-
-    def _affordable(self, prices: Vector) -> Mask:
-        return affordable(prices, self.domain.floor, self.domain.budget_usd_per_request)

@@ -32,7 +32,8 @@ from bandits.record import Record, SqlRecord
 from bandits.repeats import news
 from bandits.rollout.controller import PAUSE_S, Canary, Controller, candidate
 from bandits.rollout.machine import Order
-from bandits.router import Router, Serving, begin, first_policy, fit
+from bandits.router import Router
+from bandits.served import Serving, begin, first_policy, fit
 from bandits.snapshots import SnapshotReader, list_versions
 from bandits.state import CHECKPOINT_EVERY, resume, save, tail
 from bandits.types import Outcome, Scope

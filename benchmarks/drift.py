@@ -37,7 +37,8 @@ from bandits.policy import FrozenPolicy
 from bandits.record import rows as rows_of
 from bandits.record_memory import MemoryRecord
 from bandits.rewards import feedback
-from bandits.router import Router, Serving
+from bandits.router import Router
+from bandits.served import Serving
 from bandits.types import Context, Matrix, Outcome
 from benchmarks.outcome_table import OutcomeTable, load_table
 from benchmarks.routing import SCOPE, Clock

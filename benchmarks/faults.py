@@ -39,7 +39,8 @@ import numpy as np
 from bandits.config import parse_config
 from bandits.experiments.serving import builtin
 from bandits.record import SqlRecord, rows
-from bandits.router import Router, Serving
+from bandits.router import Router
+from bandits.served import Serving
 from bandits.types import Decision, Outcome, Scope
 from gateway.adapter import Ask
 from gateway.answer import Answer, Gateway, UnansweredError, open_gateway

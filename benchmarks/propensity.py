@@ -43,7 +43,8 @@ from bandits.record import Record, rows
 from bandits.record_memory import MemoryRecord
 from bandits.replay import Policies, replays
 from bandits.rewards import feedback
-from bandits.router import Router, Serving
+from bandits.router import Router
+from bandits.served import Serving
 from bandits.serving import Home, Server
 from bandits.snapshots import publish
 from bandits.training import prepare, train

@@ -43,7 +43,8 @@ from bandits.policy import FrozenPolicy
 from bandits.record import rows
 from bandits.record_memory import MemoryRecord
 from bandits.rewards import feedback
-from bandits.router import Router, Serving
+from bandits.router import Router
+from bandits.served import Serving
 from bandits.types import Scope
 from benchmarks.days import Served, hindsight, serve, value
 from benchmarks.outcome_table import OutcomeTable, load_table

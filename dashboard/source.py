@@ -15,7 +15,7 @@ from bandits.evaluate import EVALUATED
 from bandits.keys import trusted_keys
 from bandits.monitoring.kpis import REPORTED
 from bandits.record import Record
-from bandits.router import first_policy
+from bandits.served import first_policy
 from bandits.serving import Home
 from bandits.snapshots import list_versions
 from bandits.types import Scope, Slot

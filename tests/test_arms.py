@@ -19,7 +19,8 @@ from bandits.record import rows
 from bandits.record_memory import MemoryRecord
 from bandits.replay import Policies, replays
 from bandits.rewards import feedback
-from bandits.router import Router, Serving
+from bandits.router import Router
+from bandits.served import Serving
 from bandits.snapshots import publish
 from bandits.types import Outcome, Scope
 from tests.logs import ARMS, PRICES, domain, simulate

@@ -18,7 +18,8 @@ from bandits.learners.doubly_robust import Parameters
 from bandits.learners.frozen import thaw
 from bandits.record_memory import MemoryRecord
 from bandits.replay import Policies, verify
-from bandits.router import Router, Serving
+from bandits.router import Router
+from bandits.served import Serving
 from bandits.serving import Home
 from bandits.snapshots import load
 from bandits.training import prepare, train

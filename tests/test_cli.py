@@ -19,7 +19,7 @@ from bandits.learners.lift import Lift
 from bandits.learners.offset_tree import OffsetTree
 from bandits.learners.scaling import Scaler
 from bandits.learners.tree_policy import TreePolicy
-from bandits.router import first_policy
+from bandits.served import first_policy
 from bandits.serving import Home, Server
 from bandits.snapshots import publish
 from bandits.types import Outcome, Scope

@@ -20,7 +20,8 @@ from bandits.record import SqlRecord, rows
 from bandits.record_memory import MemoryRecord
 from bandits.replay import again, replays
 from bandits.rewards import activated, feedback, reward
-from bandits.router import Router, Serving
+from bandits.router import Router
+from bandits.served import Serving
 from bandits.types import JUDGE, Outcome, Scope
 from tests.logs import ARMS, PRICES, domain
 

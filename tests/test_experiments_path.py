@@ -19,7 +19,8 @@ from bandits.ledger import Ledger
 from bandits.record import rows
 from bandits.record_memory import MemoryRecord
 from bandits.replay import Policies, verify
-from bandits.router import Router, Serving, first_policy
+from bandits.router import Router
+from bandits.served import Serving, first_policy
 from bandits.types import Scope, Slot
 
 SCOPE = Scope("acme", "main", "routing")

@@ -21,7 +21,8 @@ from bandits.learning_file import load, save
 from bandits.record import Row, SqlRecord
 from bandits.record_memory import MemoryRecord
 from bandits.replay import Policies, verify
-from bandits.router import Router, Serving, first_policy
+from bandits.router import Router
+from bandits.served import Serving, first_policy
 from bandits.types import Decision, Outcome, Scope, Slot
 from bandits.why import explain
 from tests.logs import ARMS, domain, simulate, truth

@@ -18,7 +18,8 @@ from bandits.keys import signing_key, trusted_keys
 from bandits.learners.frozen import thaw
 from bandits.record import SqlRecord
 from bandits.replay import Policies, Verification, verify
-from bandits.router import Router, Serving
+from bandits.router import Router
+from bandits.served import Serving
 from bandits.snapshots import publish
 from bandits.types import Decision, Outcome, Scope
 from tests.logs import domain, simulate

@@ -15,7 +15,8 @@ from bandits.learners.baselines import ContextFree
 from bandits.record import SqlRecord
 from bandits.record_memory import MemoryRecord
 from bandits.rewards import activated
-from bandits.router import Router, Serving
+from bandits.router import Router
+from bandits.served import Serving
 from bandits.types import Decision, Outcome, Scope
 from tests.logs import ARMS, domain, simulate
 

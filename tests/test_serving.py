@@ -13,7 +13,7 @@ from bandits.learners.frozen import thaw
 from bandits.learning_file import load
 from bandits.policy import FrozenPolicy
 from bandits.record_memory import MemoryRecord
-from bandits.router import Serving, begin
+from bandits.served import Serving, begin
 from bandits.serving import Home, Server
 from bandits.snapshots import publish
 from bandits.types import Outcome, Scope

@@ -23,7 +23,7 @@ from bandits.rollout.machine import Judged, Order, after
 from bandits.rollout.orders import LEASE_S, Lease, OrderBook, Seen
 from bandits.rollout.sealing import seal
 from bandits.rollout.slots import canary_ends, place
-from bandits.router import Serving, fit
+from bandits.served import Serving, fit
 from bandits.snapshots import load
 from bandits.types import Scope
 
