@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.config import RewardConfig
+from bandits.reward_settings import RewardConfig
 from bandits.rewards import SKEW_S, total
 from bandits.types import SIGNALS, Mask, Vector
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bandits.config import DomainConfig, RewardConfig
+from bandits.config import DomainConfig
 from bandits.errors import ContextError
+from bandits.reward_settings import RewardConfig
 from bandits.types import JUDGE, SIGNALS, Decision, LoggedFeedback, Matrix, Outcome, Scope, Slot, Vector
 
 if TYPE_CHECKING:

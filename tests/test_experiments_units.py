@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bandits.config import RewardConfig
 from bandits.experiments import exposure
 from bandits.experiments.exposure import Rows, units
 from bandits.experiments.serving import Experiments
 from bandits.joining import Came
 from bandits.record import rows
 from bandits.record_memory import MemoryRecord
+from bandits.reward_settings import RewardConfig
 from bandits.router import Router
 from bandits.serving import Home
 from bandits.types import Decision, Outcome, Scope

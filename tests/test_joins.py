@@ -14,9 +14,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from bandits.config import ArmConfig, DomainConfig, RewardConfig
+from bandits.config import ArmConfig, DomainConfig
 from bandits.errors import DuplicateOutcomeError, ForeignDecisionError, UnknownDecisionError
 from bandits.record import SqlRecord, rows
+from bandits.reward_settings import RewardConfig
 from bandits.rewards import SKEW_S, State, feedback, reward, state
 from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import Slot

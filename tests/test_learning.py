@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bandits import learning as module
 from bandits import night
-from bandits.config import NightConfig, RewardConfig
+from bandits.config import NightConfig
 from bandits.learners.baselines import ContextFree
 from bandits.learners.linear_policy import LinearPolicy
 from bandits.learning import PRIOR, Guarded, Learning
@@ -21,6 +21,7 @@ from bandits.learning_file import load, save
 from bandits.record import Row, SqlRecord
 from bandits.record_memory import MemoryRecord
 from bandits.replay import Policies, verify
+from bandits.reward_settings import RewardConfig
 from bandits.router import Router
 from bandits.served import Serving, first_policy
 from bandits.types import Decision, Outcome, Scope, Slot

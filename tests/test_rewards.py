@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandits import joining
-from bandits.config import RewardConfig
 from bandits.errors import ContextError
 from bandits.record import Row
+from bandits.reward_settings import RewardConfig
 from bandits.rewards import SKEW_S, cost, feedback, reward, telling
 from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import SIGNALS, Slot

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bandits.config import RewardConfig
 from bandits.conversation import Talk
 from bandits.errors import ShapeError
 from bandits.features import Request, Turn, context
 from bandits.record import SqlRecord
 from bandits.record_memory import MemoryRecord
+from bandits.reward_settings import RewardConfig
 from bandits.rewards import reward
 from bandits.router import Router
 from bandits.signals import notice, said

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bandits.config import RewardConfig
 from bandits.features import Request, Turn, context, text_context, width
 from bandits.ids import bare
 from bandits.learners.cost import CostModel
 from bandits.learners.linear_policy import LinearPolicy, PriceCurve
 from bandits.learners.scaling import Scaler
+from bandits.reward_settings import RewardConfig
 from bandits.rewards import reward
 from bandits.serving import Home
 from bot.words import decision_of

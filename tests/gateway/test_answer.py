@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from bandits.config import RewardConfig
 from bandits.errors import UnavailableError
 from bandits.gateway_settings import GatewayConfig
+from bandits.reward_settings import RewardConfig
 from bandits.rewards import cost, reward
 from bandits.types import Outcome
 from gateway.adapter import Ask, GatewayError
