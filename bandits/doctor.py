@@ -17,7 +17,7 @@ from bandits.monitoring.recommend import look, recommend
 from bandits.monitoring.trend import DAY
 from bandits.rollout.giving import standing
 from bandits.serving import Home
-from bandits.snapshots import SnapshotReader
+from bandits.snapshot_reader import SnapshotReader
 from bandits.warehouse import opened
 
 ADVICE_DAYS = 28.0  # of the log that advice rests on

@@ -31,12 +31,14 @@ from bandits.audit import Audit
 from bandits.config import Config
 from bandits.durable import locked
 from bandits.errors import NotEnoughDataError, PilotageError
+from bandits.incumbent import nights_since
+from bandits.incumbent import serving_learned as incumbent_of
 from bandits.keys import signing_key, trusted_keys
 from bandits.night_report import NightReport
 from bandits.privacy import complete
 from bandits.rollout import giving
 from bandits.serving import Home
-from bandits.snapshots import SnapshotReader
+from bandits.snapshot_reader import SnapshotReader
 from bandits.tuning import Tuned, tune
 from bandits.types import LoggedFeedback, Scope, Vector, new_id
 from bandits.warehouse import opened, read_feedback, write_run
@@ -168,8 +170,8 @@ def judge(
 ) -> work.Judged:
     """Evaluate off-policy, ask the guard and the gate."""
     domain = config.domains[scope.domain]
-    incumbent = work.serving_learned(home, scope, domain, now)
-    night = work.nights_since(home, scope, incumbent, now)
+    incumbent = incumbent_of(home, scope, domain, now)
+    night = nights_since(home, scope, incumbent, now)
     trial = None if incumbent is None else judging.standing(home, scope, domain, incumbent.version, now)
     if trial is not None and judging.was_published(home, scope, trial, now):
         trial = None  # it proved better once, and was rolled back: that is not undone by the same proof

@@ -34,7 +34,8 @@ from bandits.rollout.controller import PAUSE_S, Canary, Controller, candidate
 from bandits.rollout.machine import Order
 from bandits.router import Router
 from bandits.served import Serving, begin, first_policy, fit
-from bandits.snapshots import SnapshotReader, list_versions
+from bandits.snapshot_reader import SnapshotReader
+from bandits.snapshots import list_versions
 from bandits.state import CHECKPOINT_EVERY, resume, save, tail
 from bandits.types import Outcome, Scope
 

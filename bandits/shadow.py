@@ -17,7 +17,8 @@ from bandits.errors import EvidenceError
 from bandits.evaluation import dr
 from bandits.evaluation.moments import moments
 from bandits.gates import GateVerdict
-from bandits.night import SETTLED_S, serving_learned
+from bandits.incumbent import serving_learned
+from bandits.night import SETTLED_S
 from bandits.serving import Home
 from bandits.types import LoggedFeedback, Scope
 

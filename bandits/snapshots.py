@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import re
-import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -137,7 +136,7 @@ def publish(
                 return manifest
         raise OSError(f"{_TRIES} numbers in a row were taken, the last {version}")
     except OSError as error:
-        raise _refused(str(scope), f"a snapshot must reach the disk, but: {error}; mend that and publish.") from error
+        raise refused(str(scope), f"a snapshot must reach the disk, but: {error}; mend that and publish.") from error
 
 
 def load(
@@ -155,13 +154,13 @@ def load(
 
 def latest(root: Root, scope: Scope) -> str | None:
     """The highest version on disk, unverified; None where there is none."""
-    return max(_versions(root, scope), key=int, default=None)
+    return max(versions(root, scope), key=int, default=None)
 
 
 def list_versions(root: Root, scope: Scope, *, trusted: Mapping[str, VerifyKey], now: float) -> list[Listed]:
     """Every version on disk, lowest first, each verified as `load` would, or with the fault that it has."""
     found = []
-    for version in _versions(root, scope):
+    for version in versions(root, scope):
         manifest = fault = None
         try:
             manifest = _signed_manifest(root, scope, version, trusted)
@@ -170,47 +169,6 @@ def list_versions(root: Root, scope: Scope, *, trusted: Mapping[str, VerifyKey],
             fault = str(error)
         found.append(Listed(version, manifest, fault))
     return found
-
-
-class SnapshotReader:
-    """Holds the last good snapshot of a scope. Versions only ever rise here, whatever happens to the folder."""
-
-    def __init__(self, root: Root, scope: Scope, trusted: Mapping[str, VerifyKey]) -> None:
-        self._root, self._scope, self._trusted = root, scope, dict(trusted)
-        self._lock = threading.Lock()
-        self.current: Snapshot | None = None  # replaced whole; read it once per decision
-        self.last_error: SnapshotError | None = None  # what the latest refresh found wrong; None when nothing
-
-    def refresh(self, now: float) -> bool:
-        """Swap to the highest version that verifies, if it is higher than the current one; True if it swapped.
-
-        Never raises SnapshotError: what is wrong stands in `last_error`, and the current snapshot keeps serving.
-        """
-        with self._lock:
-            try:
-                newer, self.last_error = self._newer(now)
-            except SnapshotError as error:
-                newer, self.last_error = None, error
-            self.current = newer or self.current
-            return newer is not None
-
-    def _newer(self, now: float) -> tuple[Snapshot | None, SnapshotError | None]:
-        serving = self.current.manifest.version if self.current else "0"
-        versions, fault = _versions(self._root, self._scope), None
-        for version in reversed(versions):
-            if int(version) <= int(serving):
-                break
-            try:
-                return load(self._root, self._scope, version, trusted=self._trusted, now=now), fault
-            except SnapshotError as error:
-                fault = fault or error
-        if fault is None and self.current is None:
-            fault = _refused(str(self._scope), "a snapshot must have been published, but there is none.")
-        elif fault is None and serving not in versions:
-            fault = _refused(f"{self._scope}/{serving}", "the version that serves must stay, but its folder is gone.")
-        elif fault is None and self.current and not now < self.current.manifest.expires:
-            fault = _expired(self.current.manifest, now)
-        return None, fault
 
 
 def content_hash(arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -230,13 +188,13 @@ def _plain(arrays: Mapping[str, NDArray[Any]], place: str) -> dict[str, NDArray[
     plain = {}
     for name, array in arrays.items():
         if not _ARRAY_NAME.fullmatch(name):
-            raise _refused(place, f"an array's name must be letters, digits, '_', '.' and '-', but got {name!r:.80}.")
+            raise refused(place, f"an array's name must be letters, digits, '_', '.' and '-', but got {name!r:.80}.")
         if array.dtype.name not in DTYPES:
-            raise _refused(place, f"array {name!r} must be one of {', '.join(DTYPES)}, but is {array.dtype}.")
+            raise refused(place, f"array {name!r} must be one of {', '.join(DTYPES)}, but is {array.dtype}.")
         bad = np.argwhere(~np.isfinite(array))
         if len(bad):
             where = f"{bad[0].tolist()} ({len(bad)} in all)"
-            raise _refused(place, f"array {name!r} must be finite, but is not at {where}.")
+            raise refused(place, f"array {name!r} must be finite, but is not at {where}.")
         plain[name] = np.array(array, dtype=array.dtype.newbyteorder("<"), order="C", copy=True)
     return plain
 
@@ -251,7 +209,7 @@ def _encode(manifest: Manifest) -> bytes:
         return _canonical(asdict(manifest) | {"scope": str(manifest.scope)})
     except (TypeError, ValueError, RecursionError) as error:
         fault = f"evidence and numbers must be plain, finite JSON (no NumPy types), but: {error}."
-        raise _refused(f"{manifest.scope}/{manifest.version}", fault) from None
+        raise refused(f"{manifest.scope}/{manifest.version}", fault) from None
 
 
 def _decode(raw: bytes, scope: Scope, version: str) -> Manifest:
@@ -260,21 +218,21 @@ def _decode(raw: bytes, scope: Scope, version: str) -> Manifest:
     try:
         data = json.loads(raw.decode("ascii"))
     except (ValueError, RecursionError) as error:
-        raise _refused(place, f"{MANIFEST} must be JSON in ASCII, but: {error}.") from None
+        raise refused(place, f"{MANIFEST} must be JSON in ASCII, but: {error}.") from None
     found = data.get("format") if isinstance(data, dict) else None
     if type(found) is not int or found != FORMAT:
-        raise _refused(place, f"format must be {FORMAT}, but got {found!r:.80}; upgrade Pilotage to read it.")
+        raise refused(place, f"format must be {FORMAT}, but got {found!r:.80}; upgrade Pilotage to read it.")
     rules = _rules(data, scope, version)
     if data.keys() != rules.keys():
         odd = sorted(data.keys() ^ rules.keys())
-        raise _refused(place, f"{MANIFEST} must have the fields of format {FORMAT}; missing or unknown: {odd!r:.200}.")
+        raise refused(place, f"{MANIFEST} must have the fields of format {FORMAT}; missing or unknown: {odd!r:.200}.")
     for name, (holds, rule) in rules.items():
         if not holds:
-            raise _refused(place, f"{name} must be {rule}, but is {data[name]!r:.200}.")
+            raise refused(place, f"{name} must be {rule}, but is {data[name]!r:.200}.")
     files = {ARRAYS: StoredFile(**data["files"][ARRAYS])}
     manifest = Manifest(**data | {"scope": scope, "arms": tuple(data["arms"]), "files": files})
     if _encode(manifest) != raw or len(raw) > LARGEST_MANIFEST:
-        raise _refused(place, f"{MANIFEST} must be canonical JSON of at most {LARGEST_MANIFEST} bytes, but is not.")
+        raise refused(place, f"{MANIFEST} must be canonical JSON of at most {LARGEST_MANIFEST} bytes, but is not.")
     return manifest
 
 
@@ -319,44 +277,44 @@ def _store(root: Root, scope: Scope) -> Store:
     try:
         return open_store(root)
     except (OSError, ValueError) as error:
-        raise _refused(str(scope), f"its store must be one that can be opened, but: {error}.") from error
+        raise refused(str(scope), f"its store must be one that can be opened, but: {error}.") from error
 
 
 def _folder(scope: Scope) -> str:
     return f"{scope.tenant}/{scope.workspace}/{scope.domain}"
 
 
-def _versions(root: Root, scope: Scope) -> list[str]:
+def versions(root: Root, scope: Scope) -> list[str]:
     """Names in the store that are versions, lowest first; what is still being published is none."""
     store = _store(root, scope)
     try:
         return sorted(filter(_VERSION.fullmatch, store.revealed(_folder(scope), MANIFEST)), key=int)
     except OSError as error:
-        raise _refused(str(scope), f"its folder must be readable, but: {error}.") from error
+        raise refused(str(scope), f"its folder must be readable, but: {error}.") from error
 
 
 def _signed_manifest(root: Root, scope: Scope, version: str, trusted: Mapping[str, VerifyKey]) -> Manifest:
     """The manifest once its signature holds (not a byte is parsed before), then format, scope, version and the rest."""
     if not _matches(_VERSION, version):
-        raise _refused(str(scope), f"version must be six to twelve digits or 'latest', but got {version!r:.80}.")
+        raise refused(str(scope), f"version must be six to twelve digits or 'latest', but got {version!r:.80}.")
     store, folder, place = _store(root, scope), f"{_folder(scope)}/{version}", f"{scope}/{version}"
     try:
         holds = store.files(folder)
     except OSError:
         there = latest(root, scope) or "none"
-        raise _refused(place, f"it must have been published, but is not there (the newest: {there}).") from None
+        raise refused(place, f"it must have been published, but is not there (the newest: {there}).") from None
     if holds != {MANIFEST, ARRAYS, SIGNATURE}:
         odd = sorted(holds ^ {MANIFEST, ARRAYS, SIGNATURE})
-        raise _refused(place, f"the folder must hold its three files alone; missing or extra: {odd!r:.200}.")
+        raise refused(place, f"the folder must hold its three files alone; missing or extra: {odd!r:.200}.")
     raw = _read(store, folder, MANIFEST, place, range(1, LARGEST_MANIFEST + 1))
     signer = signer_of(raw, _read(store, folder, SIGNATURE, place, range(64, 65)), trusted)
     if signer is None:
         known = ", ".join(sorted(trusted)) or "there is none"
         fault = f"{MANIFEST} must be signed by a trusted key ({known}), but is not: it or {SIGNATURE} was changed,"
-        raise _refused(place, f"{fault} or its publisher's .pub file is missing from keys/.")
+        raise refused(place, f"{fault} or its publisher's .pub file is missing from keys/.")
     manifest = _decode(raw, scope, version)
     if manifest.key != signer:
-        raise _refused(place, f"key must be the one that signed, {signer}, but is {manifest.key}.")
+        raise refused(place, f"key must be the one that signed, {signer}, but is {manifest.key}.")
     return manifest
 
 
@@ -366,15 +324,15 @@ def _complete(root: Root, manifest: Manifest, now: float) -> Snapshot:
     promised = manifest.files[ARRAYS]
     data = _read(_store(root, manifest.scope), folder, ARRAYS, place, range(promised.size, promised.size + 1))
     if hashlib.sha256(data).hexdigest() != promised.sha256:
-        raise _refused(place, f"{ARRAYS} must have the sha256 that was signed, but was changed; publish it again.")
+        raise refused(place, f"{ARRAYS} must have the sha256 that was signed, but was changed; publish it again.")
     if not now < manifest.expires:
-        raise _expired(manifest, now)
+        raise expired(manifest, now)
     try:
         arrays = _plain(safetensors.numpy.load(data), place)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:  # KeyError: a type that NumPy lacks
-        raise _refused(place, f"{ARRAYS} must be safetensors, but: {error}.") from None
+        raise refused(place, f"{ARRAYS} must be safetensors, but: {error}.") from None
     if content_hash(arrays) != manifest.content:
-        raise _refused(place, "content must be the hash of the arrays, but they have another; publish it again.")
+        raise refused(place, "content must be the hash of the arrays, but they have another; publish it again.")
     for array in arrays.values():
         array.flags.writeable = False
     return Snapshot(manifest, FrozenPolicy(manifest.kind, manifest.arms, manifest.schema, arrays))
@@ -387,15 +345,17 @@ def _read(store: Store, folder: str, name: str, place: str, sizes: range) -> byt
     except WrongSizeError as error:
         wanted = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
         fault = f"{name} must be a file of {wanted} bytes, but has {error.size}; publish it again."
-        raise _refused(place, fault) from None
+        raise refused(place, fault) from None
     except OSError as error:
-        raise _refused(place, f"{name} must be readable, but: {error.strerror or error}.") from error
+        raise refused(place, f"{name} must be readable, but: {error.strerror or error}.") from error
 
 
-def _expired(manifest: Manifest, now: float) -> SnapshotError:
+def expired(manifest: Manifest, now: float) -> SnapshotError:
+    """The error of a snapshot that holds no longer."""
     fault = f"it must be used before {manifest.expires!r} (UTC seconds), but now is {now!r}; publish a newer one."
-    return _refused(f"{manifest.scope}/{manifest.version}", fault)
+    return refused(f"{manifest.scope}/{manifest.version}", fault)
 
 
-def _refused(place: str, fault: str) -> SnapshotError:
+def refused(place: str, fault: str) -> SnapshotError:
+    """The error of a snapshot that is not believed: where, and why."""
     return SnapshotError(f"snapshot {place}: {fault} The last good one keeps serving.")

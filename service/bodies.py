@@ -7,19 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 LONGEST_PROMPT = 100_000  # characters
-LONGEST_TEXT = 10_000_000  # characters; a length of whatever kind also keeps halves of surrogate pairs out
 MOST_FEATURES = 9_999  # the widest "vector-D"
 MOST_TURNS = 50
-MOST_INPUTS = 100
-MOST_URLS = 20
-_TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
-
-
-def _flag(value: object) -> object:
-    word = value.lower() if isinstance(value, str) else value
-    if word in _TRUE or word in _FALSE:
-        return word in _TRUE
-    raise ValueError("must be 1, true, yes, on, or 0, false, no, off")
 
 
 def _whole(value: object) -> object:
@@ -42,7 +31,9 @@ KeyScope = Literal["route", "feedback", "read", "operate", "admin"]
 Domain = Annotated[str, Field(description="A configured domain.", examples=["model_routing"])]
 
 
-class _In(BaseModel):
+class Body(BaseModel):
+    """What a request may say, and nothing else."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
@@ -69,24 +60,7 @@ class BudgetQuery(ScopeQuery):
     user: User | None = None
 
 
-class PilotQuery(TenantOnly):
-    """What of the pilot to run, and where."""
-
-    workspace: Workspace | None = None
-    enable_segment: Annotated[bool, BeforeValidator(_flag)] | None = Field(
-        default=None, description="Cut the documents into segments; default true. 1 true yes on, 0 false no off."
-    )
-    enable_embed: Annotated[bool, BeforeValidator(_flag)] | None = Field(
-        default=None, description="Embed the segments; default true. 1 true yes on, 0 false no off."
-    )
-    mode: Literal["wait", "background", "enqueue"] = Field(
-        default="wait",
-        description="wait: the answer is the result; background: it is run here, the answer is its run_id (202); "
-        "enqueue: it is run by Prefect, likewise.",
-    )
-
-
-class TurnBody(_In):
+class TurnBody(Body):
     """Something said before the prompt."""
 
     role: Literal["user", "assistant"]
@@ -96,7 +70,7 @@ class TurnBody(_In):
     )
 
 
-class AskerBody(_In):
+class AskerBody(Body):
     """What the app knows of its user from their earlier requests of this domain."""
 
     requests: Annotated[int, Field(ge=0, le=1_000_000_000)]
@@ -109,7 +83,7 @@ class AskerBody(_In):
     days: Annotated[Number, Field(ge=0.0, le=100_000.0)] = Field(default=0.0, description="Since the first of them.")
 
 
-class RouteBody(_In):
+class RouteBody(Body):
     """What to decide on: a prompt, or the context of a domain with features of its own. Exactly one of them."""
 
     model_config = ConfigDict(
@@ -143,7 +117,7 @@ class RouteBody(_In):
         return self
 
 
-class FeedbackBody(_In):
+class FeedbackBody(Body):
     """What came back for a decision. What was not measured is left out: missing is not zero."""
 
     model_config = ConfigDict(
@@ -174,34 +148,7 @@ class FeedbackBody(_In):
         return self
 
 
-class PilotInput(_In):
-    """One document."""
-
-    name: Annotated[str, Field(min_length=1, max_length=200, description="Ends in what it is: .vtt, .md, …")]
-    text: Annotated[str, Field(max_length=LONGEST_TEXT)]
-
-
-Url = Annotated[str, Field(max_length=2_000, pattern=r"^https?://")]
-
-
-class PilotBody(_In):
-    """What to run the pilot on. Left out: the packaged example."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"inputs": [{"name": "notes.md", "text": "The deploy failed."}]}]}
-    )
-
-    inputs: Annotated[list[PilotInput], Field(min_length=1, max_length=MOST_INPUTS)] | None = None
-    urls: Annotated[list[Url], Field(min_length=1, max_length=MOST_URLS)] | None = Field(
-        default=None, description="Pages, feeds or captions to fetch: public addresses only, text only."
-    )
-    tenant: str | None = Field(default=None, description="The key's own, or left out.")
-    workspace: Workspace | None = None
-    enable_segment: bool | None = None
-    enable_embed: bool | None = None
-
-
-class KeyBody(_In):
+class KeyBody(Body):
     """The key to make, for the tenant of the key that asks."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "bot", "scopes": ["route", "feedback"]}]})
@@ -212,7 +159,7 @@ class KeyBody(_In):
     )
 
 
-class RenewBody(_In):
+class RenewBody(Body):
     """How long the old key stays good beside its successor."""
 
     overlap_s: Annotated[Number, Field(ge=0.0, le=31_536_000.0)] = Field(default=86_400.0, description="Seconds.")
@@ -367,49 +314,6 @@ class DomainAnswer(BaseModel):
     between_nights: str
     arms: list[dict[str, Any]] = Field(description="With the prices of the catalogue.")
     reward: dict[str, Any]
-
-
-class PilotAnswer(BaseModel):
-    """A run of the pilot. Steps that were not taken have no key."""
-
-    run_id: str
-    tenant: str
-    workspace: str
-    status: Literal["ok", "degraded"]
-    orchestrator: Literal["langgraph", "sequential"]
-    duration_seconds: float
-    ingest: dict[str, Any]
-    segment: dict[str, Any] | None = None
-    embed: dict[str, Any] | None = None
-    analysis: dict[str, Any]
-    degradations: list[dict[str, Any]] = Field(description="What the run had to do without, and why.")
-    events: list[dict[str, Any]] = Field(description="The audit trail, step by step.")
-
-
-class PilotAccepted(BaseModel):
-    """A run that was taken on, and goes on without its caller."""
-
-    run_id: str = Field(description="For GET and DELETE /pilot/runs/{run_id}.")
-    mode: Literal["background", "enqueue"]
-    flow_run_id: str | None = Field(default=None, description="Prefect's own id of it, where Prefect runs it.")
-
-
-class PilotRun(BaseModel):
-    """How a run stands."""
-
-    run_id: str
-    tenant: str
-    workspace: str
-    time: float = Field(description="When it was asked for: UTC, seconds since the epoch.")
-    mode: Literal["wait", "background", "enqueue"]
-    phase: Literal["waiting", "running", "ended"]
-    cancelled: bool = Field(description="It was asked to stop, and does so before its next step.")
-    status: Literal["ok", "degraded", "failed"] | None = Field(description="null until it has ended.")
-    error: dict[str, str] | None = Field(description="Which step failed the run, and why.")
-    steps: dict[str, str] = Field(description="What happened last in each step: started, retried, completed, …")
-    events: list[dict[str, Any]] = Field(description="The audit trail, step by step.")
-    degradations: list[dict[str, Any]]
-    result: dict[str, Any] | None = Field(description="As POST /pilot/run answers it, once the run has ended.")
 
 
 class Alive(BaseModel):

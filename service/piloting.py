@@ -7,9 +7,10 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Header, Path, Query
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from service.bodies import PilotAccepted, PilotAnswer, PilotBody, PilotQuery, PilotRun, TenantOnly
+from service.bodies import TenantOnly
 from service.call import Call, Here, errors, own_tenant
 from service.errors import InvalidRequestError
+from service.pilot_bodies import PilotAccepted, PilotAnswer, PilotBody, PilotQuery, PilotRun
 
 router = APIRouter(tags=["pilot"])
 _T = TypeVar("_T")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bandits import evaluate as module
+from bandits import incumbent as incumbents
 from bandits import night
 from bandits.config import NightConfig
 from bandits.counterfactual import Models
@@ -163,8 +164,8 @@ class TestEvaluate:
         assert (run["id"], run["verdict"], run["time"]) == (found.id, EVALUATED, NOW)
         assert run["report"]["conclusion"] == found.conclusion
         assert len(run["report"]["rows"]) == 18
-        serving = night.Incumbent(fixed("dear"), "000001", NOW - 1.0)
-        assert night.nights_since(place, SCOPE, serving, NOW) == 1
+        serving = incumbents.Incumbent(fixed("dear"), "000001", NOW - 1.0)
+        assert incumbents.nights_since(place, SCOPE, serving, NOW) == 1
 
     def test_numbers_that_are_not_known_are_null_in_json(self):
         found = judged(simulate(0, 3), {"dear": fixed("dear")})

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from bandits import candidates, changes, judging, night
+from bandits import incumbent as incumbents
 from bandits.audit import Audit
 from bandits.config import ArmConfig, NightConfig, parse_config
 from bandits.evaluation import dr
+from bandits.incumbent import Incumbent
 from bandits.judging import Trial
 from bandits.keys import signing_key, trusted_keys
 from bandits.learners.baselines import ContextFree
 from bandits.learners.choice import LEARNERS
-from bandits.night import DAY, Incumbent
+from bandits.night import DAY
 from bandits.night_report import kept
 from bandits.serving import Home
 from bandits.snapshots import list_versions, load
@@ -185,14 +187,14 @@ def test_an_incumbent_is_judged_over_the_arms_that_there_are_now(tmp_path):
         log, arms=(*log.arms, "new"), probabilities=np.column_stack([log.probabilities, np.zeros(len(log))])
     )
 
-    incumbent = night.serving_learned(home, SCOPE, config, 1.0)
+    incumbent = incumbents.serving_learned(home, SCOPE, config, 1.0)
     assert incumbent is not None
     learned = night.learn(grown, config, SETTINGS)
     judged = night.judge(learned, SETTINGS, incumbent, trial=_trial(learned.trained.policy))
 
     assert judged.gate.n == 3000
     strangers = config.model_copy(update={"arms": (new, new.model_copy(update={"name": "newer"}))})
-    assert night.serving_learned(home, SCOPE, strangers, 1.0) is None
+    assert incumbents.serving_learned(home, SCOPE, strangers, 1.0) is None
 
 
 def test_a_trial_is_registered_judged_and_published_over_three_nights(tmp_path):
@@ -201,7 +203,7 @@ def test_a_trial_is_registered_judged_and_published_over_three_nights(tmp_path):
     config = domain(BUDGET)
     first = night.learn(simulate(1500, 0, expected=lambda x: truth(-x)), config, SETTINGS)  # of a world that turned
     night.conclude("run-1", SCOPE, first, night.judge(first, SETTINGS), SETTINGS, home, key, 0.0)
-    incumbent = night.serving_learned(home, SCOPE, config, 1.0)
+    incumbent = incumbents.serving_learned(home, SCOPE, config, 1.0)
     assert incumbent is not None
     logs = [replace(log, times=log.times + at) for log, at in ((simulate(3000, 1), 1.0), (simulate(6000, 2), DAY))]
     later = {name: np.concatenate([getattr(log, name) for log in logs]) for name in ARRAYS}
@@ -216,7 +218,7 @@ def test_a_trial_is_registered_judged_and_published_over_three_nights(tmp_path):
 
     assert [report.verdict for report in reports] == ["kept", "published"]
     assert reports[1].policy == "trial"
-    assert night.serving_learned(home, SCOPE, config, 10 * DAY).version == "000002"
+    assert incumbents.serving_learned(home, SCOPE, config, 10 * DAY).version == "000002"
 
 
 def test_what_is_published_is_signed_with_its_evidence(tmp_path):
@@ -255,10 +257,10 @@ def test_a_snapshot_signs_the_row_of_the_audit_that_says_why_it_was_published(tm
     ]
     assert manifest.evidence["audit"] == {"sequence": 1, "link": rows[0].link}
     assert rows[0].content["why"] == judged.reason
-    incumbent = night.Incumbent(judged.policies["fixed"], "000001", 100.0)
-    assert night.nights_since(home, SCOPE, incumbent, 200.0) == 2
-    assert night.nights_since(home, SCOPE, incumbent, 100.0 + 5 * 86_400.0) == 6
-    assert night.nights_since(home, SCOPE, None, 200.0) == 1
+    incumbent = incumbents.Incumbent(judged.policies["fixed"], "000001", 100.0)
+    assert incumbents.nights_since(home, SCOPE, incumbent, 200.0) == 2
+    assert incumbents.nights_since(home, SCOPE, incumbent, 100.0 + 5 * 86_400.0) == 6
+    assert incumbents.nights_since(home, SCOPE, None, 200.0) == 1
 
 
 def test_a_changed_configuration_or_key_is_sealed_once(tmp_path):
@@ -282,11 +284,11 @@ def test_the_learned_policy_that_serves_is_found_and_a_simple_one_is_not(tmp_pat
     home, now = Home(tmp_path), time.time()
     learned = night.learn(simulate(3000, 0), domain(BUDGET), SETTINGS)
     judged = night.judge(learned, SETTINGS)
-    assert night.serving_learned(home, SCOPE, domain(BUDGET), now) is None
+    assert incumbents.serving_learned(home, SCOPE, domain(BUDGET), now) is None
 
     key = signing_key(tmp_path)
     night.conclude("run-1", SCOPE, learned, judged, SETTINGS, home, key, now)
-    found = night.serving_learned(home, SCOPE, domain(BUDGET), now)
+    found = incumbents.serving_learned(home, SCOPE, domain(BUDGET), now)
     assert found is not None
     assert found.version == "000001"
 
@@ -294,7 +296,7 @@ def test_the_learned_policy_that_serves_is_found_and_a_simple_one_is_not(tmp_pat
     simple = night.judge(flat_world, SETTINGS)
     assert simple.publish in ("mix", "fixed")
     night.conclude("run-2", SCOPE, flat_world, simple, SETTINGS, home, key, now)
-    assert night.serving_learned(home, SCOPE, domain(BUDGET), now) is None
+    assert incumbents.serving_learned(home, SCOPE, domain(BUDGET), now) is None
     assert [one.fault for one in list_versions(home.snapshots, SCOPE, trusted=trusted_keys(tmp_path), now=now)] == [
         None,
         None,

@@ -16,7 +16,8 @@ from bandits import snapshots
 from bandits.errors import SnapshotError
 from bandits.keys import SigningKey
 from bandits.policy import FrozenPolicy
-from bandits.snapshots import ARRAYS, MANIFEST, SIGNATURE, SnapshotReader, list_versions, load
+from bandits.snapshot_reader import SnapshotReader
+from bandits.snapshots import ARRAYS, MANIFEST, SIGNATURE, list_versions, load
 from bandits.store import LocalStore, RemoteStore, WrongSizeError, open_store
 from bandits.types import Scope
 

@@ -11,7 +11,8 @@ from nacl.signing import VerifyKey
 
 from bandits.errors import SnapshotError
 from bandits.keys import SigningKey, trusted_keys
-from bandits.snapshots import SnapshotReader, list_versions, load
+from bandits.snapshot_reader import SnapshotReader
+from bandits.snapshots import list_versions, load
 from tests.snapshots.published import CREATED, NOW, SCOPE, answer, folder, frozen, publish, run
 
 

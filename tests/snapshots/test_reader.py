@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 
-from bandits.snapshots import ARRAYS, SIGNATURE, SnapshotReader, list_versions
+from bandits.snapshot_reader import SnapshotReader
+from bandits.snapshots import ARRAYS, SIGNATURE, list_versions
 from tests.snapshots.published import EXPIRES, NOW, SCOPE, folder, publish, refusal
 
 

@@ -14,7 +14,8 @@ from nacl.signing import VerifyKey
 from bandits import snapshots
 from bandits.keys import key_id
 from bandits.policy import FrozenPolicy
-from bandits.snapshots import ARRAYS, DTYPES, MANIFEST, SIGNATURE, SnapshotReader, content_hash, load
+from bandits.snapshot_reader import SnapshotReader
+from bandits.snapshots import ARRAYS, DTYPES, MANIFEST, SIGNATURE, content_hash, load
 from tests.snapshots.published import GOLDEN, NOW, SCOPE, answer, folder, frozen, publish
 
 
