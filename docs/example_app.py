@@ -1,6 +1,6 @@
 """An app that asks whichever model pays, and says how it liked the answer.
 
-    PILOTAGE_KEY=plt_… python docs/example_app.py "What colour is the sky?"
+PILOTAGE_KEY=plt_… python docs/example_app.py "What colour is the sky?"
 """
 
 import os

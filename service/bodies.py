@@ -37,11 +37,12 @@ User = Annotated[
 ]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Workspace = Annotated[str, Field(description="A workspace of the key's tenant.", examples=["main"])]
-KeyScope = Literal["route", "feedback", "read", "operate", "admin"]
 Domain = Annotated[str, Field(description="A configured domain.", examples=["model_routing"])]
 
 
-class _In(BaseModel):
+class Incoming(BaseModel):
+    """What is sent: of these types, and nothing else."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
@@ -80,7 +81,7 @@ class PilotQuery(TenantOnly):
     )
 
 
-class TurnBody(_In):
+class TurnBody(Incoming):
     """Something said before the prompt."""
 
     role: Literal["user", "assistant"]
@@ -90,7 +91,7 @@ class TurnBody(_In):
     )
 
 
-class AskerBody(_In):
+class AskerBody(Incoming):
     """What the app knows of its user from their earlier requests of this domain."""
 
     requests: Annotated[int, Field(ge=0, le=1_000_000_000)]
@@ -103,7 +104,7 @@ class AskerBody(_In):
     days: Annotated[Number, Field(ge=0.0, le=100_000.0)] = Field(default=0.0, description="Since the first of them.")
 
 
-class RouteBody(_In):
+class RouteBody(Incoming):
     """What to decide on: a prompt, or the context of a domain with features of its own. Exactly one of them."""
 
     model_config = ConfigDict(
@@ -137,7 +138,7 @@ class RouteBody(_In):
         return self
 
 
-class FeedbackBody(_In):
+class FeedbackBody(Incoming):
     """What came back for a decision. What was not measured is left out: missing is not zero."""
 
     model_config = ConfigDict(
@@ -168,14 +169,14 @@ class FeedbackBody(_In):
         return self
 
 
-class PilotInput(_In):
+class PilotInput(Incoming):
     """One document."""
 
     name: Annotated[str, Field(min_length=1, max_length=200, description="Ends in what it is: .vtt, .md, …")]
     text: Annotated[str, Field(max_length=LONGEST_TEXT)]
 
 
-class PilotBody(_In):
+class PilotBody(Incoming):
     """What to run the pilot on. Left out: the packaged example."""
 
     model_config = ConfigDict(
@@ -187,39 +188,6 @@ class PilotBody(_In):
     workspace: Workspace | None = None
     enable_segment: bool | None = None
     enable_embed: bool | None = None
-
-
-class KeyBody(_In):
-    """The key to make, for the tenant of the key that asks."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "bot", "scopes": ["route", "feedback"]}]})
-
-    name: Annotated[str, Field(min_length=1, max_length=63, description="What it is for.")]
-    scopes: Annotated[list[KeyScope], Field(min_length=1, max_length=5)] = Field(
-        default=["route", "feedback", "read"], description="What it is good for."
-    )
-
-
-class RenewBody(_In):
-    """How long the old key stays good beside its successor."""
-
-    overlap_s: Annotated[Number, Field(ge=0.0, le=31_536_000.0)] = Field(default=86_400.0, description="Seconds.")
-
-
-class KeyAnswer(BaseModel):
-    """What is kept of a key."""
-
-    prefix: str = Field(description="Its first characters, to name it by.")
-    name: str
-    scopes: list[str]
-    created: float = Field(description="UTC, seconds since the epoch.")
-    expires: float | None = Field(description="UTC, seconds since the epoch; null: never.")
-
-
-class NewKeyAnswer(BaseModel):
-    """A key that was made."""
-
-    key: str = Field(description="It is shown this once.")
 
 
 class RouteAnswer(BaseModel):
