@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PILOTAGE_ROOT := $(CURDIR)
 
-.PHONY: help setup demo test test-slow lint bench lock prefect clean
+.PHONY: help setup demo test test-slow lint bench lock prefect night clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ bench: setup  ## measure again, rewriting docs/benchmarks.md (BENCH_DATA=DIR: da
 
 prefect: setup  ## Prefect server, worker and deployments on this machine, until Ctrl-C
 	@$(BIN)/python -m flows.laptop
+
+night: setup  ## rehearse a night on this home's record: a scheduled run, one on demand, nothing left running
+	@OMP_NUM_THREADS=1 $(BIN)/python -m flows.rehearsal
 
 lock: setup  ## resolve requirements.lock anew; it names no index
 	@$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -11,7 +11,7 @@ from commands.table import app
 
 # In the order in which --help lists them.
 # isort: off
-from commands import serving, learning, records, people, content  # noqa: F401
+from commands import serving, learning, operating, records, people, content  # noqa: F401
 
 
 def main() -> None:

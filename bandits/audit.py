@@ -24,7 +24,9 @@ from sqlalchemy.exc import DBAPIError
 from bandits.database import open_database
 from bandits.errors import AuditError
 
-Action = Literal["promotion", "kept", "rollback", "erasure", "key", "configuration", "backup", "restore"]
+Action = Literal[
+    "promotion", "kept", "rollout", "rollback", "erasure", "key", "configuration", "arms", "backup", "restore"
+]
 START = "0" * 64  # what the first row seals
 _BUSY_S = 30.0
 

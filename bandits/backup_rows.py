@@ -1,6 +1,7 @@
 """The record in a backup: the same tables in a file of their own, but what belongs to a person is sealed.
 
-    record.db       meta, head, tombstones, epochs, budget_tenants, and the rows of nobody in particular: as they are
+    record.db       meta, head, tombstones, epochs, budget_tenants, rollout_orders and rollout_leases, and the rows of
+                    nobody in particular: as they are
         sealed      every other row: its table, position and scope in the clear, itself under the person's key
 
 So who destroys a person's key has taken the person's rows out of every backup, wherever it lies. Opened again, rows
@@ -22,6 +23,8 @@ from bandits import ledger_tables
 from bandits.people import People, seal, unseal
 from bandits.record_erasure import current_epoch
 from bandits.record_tables import DECISIONS, EPOCHS, HEAD, META, OUTCOMES, TOMBSTONES, make
+from bandits.rollout.orders import LEASES, ORDERS
+from bandits.rollout.orders import TABLES as ROLLOUTS
 
 SEALED = sa.Table(
     "sealed",
@@ -33,7 +36,7 @@ SEALED = sa.Table(
     sa.Column("content", sa.LargeBinary, nullable=False),  # JSON object: column -> value
 )
 _AT_ONCE = 2_000  # rows in memory
-_PLAIN = (TOMBSTONES, EPOCHS, ledger_tables.TENANTS)
+_PLAIN = (TOMBSTONES, EPOCHS, ledger_tables.TENANTS, ORDERS, LEASES)
 _OWNED: Mapping[sa.Table, sa.Select[Any]] = {  # the table's columns, and last whose row it is
     DECISIONS: sa.select(DECISIONS, DECISIONS.c.user.label("owner")),
     OUTCOMES: sa.select(OUTCOMES, sa.func.coalesce(DECISIONS.c.user, "").label("owner")).select_from(
@@ -73,6 +76,8 @@ def seal_record(source: Connection, target: Connection, people: People) -> Writt
     there = set(sa.inspect(source).get_table_names())
     if ledger_tables.LINES.name in there:
         ledger_tables.TABLES.create_all(target)
+    if ORDERS.name in there:
+        ROLLOUTS.create_all(target)
     rows = 0
     others = source.execute(sa.select(META).where(META.c.key != "record")).all()
     _insert(target, META, [tuple(row) for row in others])

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from bandits.budget import affordable
 from bandits.catalogue import ModelConfig, ProviderConfig
 from bandits.conversation_settings import ConversationConfig, SignalWorth
+from bandits.embedding_settings import EmbeddingConfig
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
@@ -28,6 +29,9 @@ from bandits.gateway_settings import GatewayConfig
 from bandits.judge_settings import JudgeConfig
 from bandits.learners.choice import LEARNERS, Learner
 from bandits.limits import RatesConfig, ServiceConfig
+from bandits.pilot_settings import PilotConfig
+from bandits.rollout.settings import RolloutConfig
+from bandits.tuning_settings import TuningConfig
 from bandits.types import Scope, valid_name
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -125,6 +129,7 @@ class DomainConfig(_Strict):
     judge: JudgeConfig | None = Field(default=None, description="a model that judges some of the answers; none: nobody")
     experiments: dict[str, ExperimentConfig] = {}
     holdback: HoldbackConfig | None = Field(default=None, description="users who are served without any learning")
+    rollout: RolloutConfig | None = Field(default=None, description="left out: as [rollout] says")
 
     @field_validator("features")
     @classmethod
@@ -257,11 +262,15 @@ class Config(_Strict):
     tenants: dict[str, TenantConfig] = Field(min_length=1)
     domains: dict[str, DomainConfig] = Field(min_length=1)
     night: NightConfig = NightConfig()
+    tuning: TuningConfig = TuningConfig()
     record: RecordConfig = RecordConfig()
     backup: BackupConfig = BackupConfig()
     service: ServiceConfig = ServiceConfig()
+    pilot: PilotConfig = PilotConfig()
     gateway: GatewayConfig = GatewayConfig()
     providers: dict[str, ProviderConfig] = Field(default={}, validate_default=True)
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    rollout: RolloutConfig = RolloutConfig()
 
     @field_validator("tenants", "domains", "providers")
     @classmethod
@@ -295,6 +304,10 @@ class Config(_Strict):
             for workspace in settings.workspaces
             for domain in self.domains
         )
+
+    def rollout_of(self, scope: Scope) -> RolloutConfig:
+        """How snapshots of a scope are rolled out."""
+        return self.domains[scope.domain].rollout or self.rollout
 
     def siblings(self, scope: Scope) -> list[Scope]:
         """The same domain in the other workspaces of the tenant, where [night] share allows to learn from them."""
@@ -367,6 +380,8 @@ def parse_config(data: Mapping[str, Any], source: str) -> Config:
 
 
 def _fault(fault: Mapping[str, Any]) -> str:
+    if not fault["loc"]:  # of the file as a whole, which is not shown again
+        return f"{fault['msg']}."
     *parents, key = fault["loc"]
     place = ".".join(map(str, fault["loc"]))
     if fault["type"] != "extra_forbidden":

@@ -15,6 +15,7 @@ from bandits.errors import AuditError, PilotageError
 from bandits.keys import trusted_keys
 from bandits.monitoring.recommend import look, recommend
 from bandits.monitoring.trend import DAY
+from bandits.rollout.giving import standing
 from bandits.serving import Home
 from bandits.snapshots import SnapshotReader
 from bandits.warehouse import opened
@@ -89,6 +90,11 @@ def _snapshots(place: Home) -> str:
         if reader.current is not None and reader.last_error is not None:
             raise reader.last_error
         version = reader.current.manifest.version if reader.current else None
+        if (order := standing(place, scope)) is not None:
+            version = order.stable
+            told = f", and {order.candidate} to {order.share:.0%} ({order.phase})" if order.active else ""
+            found.append(f"{scope} serves {version or 'the first policy'}{told}")
+            continue
         if version is None and (place.snapshots / scope.tenant / scope.workspace / scope.domain).exists():
             raise reader.last_error or PilotageError(f"{scope} has a folder of snapshots, but none that serves.")
         found.append(f"{scope} serves {version}" if version else f"{scope} has none yet")

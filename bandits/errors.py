@@ -118,3 +118,7 @@ class ExperimentError(PilotageError, ValueError):
 
 class UnavailableError(PilotageError):
     """No arm of a domain can answer now."""
+
+
+class RolloutError(PilotageError):
+    """An order of what serves cannot be written or read, or is asked for where it makes no sense."""

@@ -31,7 +31,7 @@ from bandits.keys import SigningKey, trusted_keys
 from bandits.learners.frozen import thaw
 from bandits.policy import Policy, served
 from bandits.serving import Home
-from bandits.snapshots import Listed, Manifest, list_versions, load, publish
+from bandits.snapshots import Listed, Manifest, content_hash, list_versions, load, publish
 from bandits.types import LoggedFeedback, Matrix, Scope
 
 PRIOR = 10.0  # rounds; a mean of one or two would add more noise than it takes away
@@ -127,6 +127,13 @@ def standing(home: Home, scope: Scope, domain: DomainConfig, against: str, now: 
     snapshot = load(home.trials, scope, found.version, trusted=trusted_keys(home.root), now=now)
     policy = thaw(snapshot.frozen)
     return Trial(policy, terms["number"], found.created, terms["horizon"], terms["least"], found.version)
+
+
+def was_published(home: Home, scope: Scope, trial: Trial, now: float) -> bool:
+    """Whether a snapshot of the scope has the same content."""
+    content = content_hash(trial.policy.freeze().arrays)
+    listed = list_versions(home.snapshots, scope, trusted=trusted_keys(home.root), now=now)
+    return any(one.manifest is not None and one.manifest.content == content for one in listed)
 
 
 def would_draw(policy: Policy, rounds: LoggedFeedback) -> Matrix:

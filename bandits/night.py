@@ -5,7 +5,6 @@ Plain functions in the order of the night; flows/night.py wraps each as a Prefec
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,11 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bandits import guard, judging, training
+from bandits import guard, judging, promotion, training
 from bandits.audit import Action, Audit, Head
 from bandits.candidates import Contest, compete
-from bandits.config import Config, DomainConfig, NightConfig
-from bandits.errors import ContextError, EvidenceError
+from bandits.changes import reopened
+from bandits.config import DomainConfig, NightConfig
+from bandits.errors import ContextError, EvidenceError, SnapshotError
 from bandits.evaluation import dr, report
 from bandits.gates import GateVerdict
 from bandits.guard import Choice, GuardVerdict
@@ -28,14 +28,16 @@ from bandits.learners.baselines import ContextFree, arm_values
 from bandits.learners.frozen import SIMPLE_KINDS, thaw
 from bandits.night_report import NightReport, kept
 from bandits.policy import Policy
+from bandits.rollout.giving import standing
 from bandits.router import Serving, fit
 from bandits.serving import Home
-from bandits.snapshots import Manifest, SnapshotReader, latest, publish
+from bandits.snapshots import Manifest, Snapshot, SnapshotReader, latest, load, publish
 from bandits.training import Prepared, Trained
-from bandits.tuning import Tuned, tune
-from bandits.types import LoggedFeedback, Mask, Matrix, Scope
+from bandits.tuning import Tuned, applied, tune
+from bandits.tuning_settings import TuningConfig
+from bandits.types import LoggedFeedback, Mask, Matrix, Scope, Vector
 
-Published = Choice | Literal["trial"]
+Published = Choice | Literal["trial", "reopened"]
 
 DAY = 86_400.0
 SETTLED_S = DAY  # rounds younger than this, or than the reward's window, do not judge yet: outcomes may still come
@@ -71,6 +73,7 @@ class Judged:
     gate: GateVerdict
     publish: Published | None  # None: keep what serves
     reason: str
+    effect: Mapping[str, Any]  # what the candidate is expected to gain over the better simple policy, with an interval
     against: str | None  # the snapshot that the guard's choice goes on trial against (judging.py); None: no new trial
     night: int
 
@@ -82,16 +85,28 @@ def learn(
     *,
     siblings: Sequence[LoggedFeedback] = (),
     study: str = "night",
-    storage: Path | None = None,
+    storage: Path | str | None = None,
+    tuning: TuningConfig | None = None,
+    latencies: Vector | None = None,
     on_trial: Callable[[int], None] = lambda done: None,
 ) -> Learned:
     """Train, tune, and choose among learners. Raises NotEnoughDataError when the log is too small.
 
     siblings: logs of the same domain in other workspaces of the tenant, to lean on where that is shown to help.
+    study, storage, tuning, latencies: of the search (tuning.py).
     """
     prepared = training.prepare(feedback, domain, settings.min_rounds, siblings)
-    tuned = tune(prepared, trials=settings.trials, seed=settings.seed, study=study, storage=storage, on_trial=on_trial)
-    trained = training.train(prepared, tuned.parameters)
+    tuned = tune(
+        prepared,
+        trials=settings.trials,
+        seed=settings.seed,
+        study=study,
+        storage=storage,
+        settings=tuning or TuningConfig(),
+        latencies=latencies,
+        on_trial=on_trial,
+    )
+    trained = training.train(applied(prepared, tuned), tuned.parameters)
     return Learned(prepared, tuned, trained, compete(prepared, trained, settings.learners))
 
 
@@ -102,14 +117,22 @@ def judge(
     night: int = 1,
     trial: Trial | None = None,
     now: float = math.inf,
+    changed: Mapping[str, float] | None = None,
 ) -> Judged:
     """The guard chooses among candidate, best mix and best fixed arm. Where nothing learned serves, its choice does.
 
     A learned policy is replaced by one that was on trial against it, if the rounds since then prove it better; when no
     trial stands, or one has failed, the guard's choice goes on trial. So a simple policy, too, can replace a learned
     one that has gone stale, and on the same evidence.
+    An incumbent that counts on an arm which has become another one since it was published serves on with that arm on
+    trial, and trials that were fixed before the change end: nothing that was logged speaks for what the arm is now.
+
     night: nights since the last promotion, from 1.   trial: what stands against the incumbent.   now: UTC seconds.
+    changed: arms that became others, and when (changes.py).
     """
+    late = {arm: time for arm, time in (changed or {}).items() if incumbent is not None and time > incumbent.created}
+    if trial is not None and any(time > trial.fixed for time in late.values()):
+        trial = None
     prepared, trained = learned.prepared, learned.trained
     feedback, domain = prepared.feedback, prepared.domain
     q_hat = np.clip(trained.scores.q_hat, 0.0, 1.0)
@@ -143,12 +166,16 @@ def judge(
     elif trial is not None and gated.outcome == "pass":
         chosen, policies["trial"] = "trial", trial.policy
         reason = f"Trial {trial.version} replaces snapshot {incumbent.version}: {gated.reason}"
+    elif (again := reopened(incumbent.policy, late)) is not None:
+        chosen, policies["reopened"] = "reopened", again
+        reason = f"Snapshot {incumbent.version} serves on with {', '.join(sorted(late))} on trial again: changed since."
     else:
         reason = f"Snapshot {incumbent.version} stays: {gated.reason}"
         if trial is None or gated.outcome == "fail":
             against = incumbent.version
             reason += f" From now on tonight's choice is on trial, the {guarded.chosen}. {why}"
-    return Judged(policies, costs, table, guarded, gated, chosen, reason, against, night)
+    effect = _effect(guarded, len(feedback))
+    return Judged(policies, costs, table, guarded, gated, chosen, reason, effect, against, night)
 
 
 def conclude(
@@ -160,33 +187,53 @@ def conclude(
     home: Home,
     key: SigningKey,
     now: float,
+    same: str = "",
 ) -> NightReport:
     """Publish what was chosen as a signed snapshot, or keep what serves; either way a row of the audit and a report.
 
-    The row comes first, and the snapshot signs it: there is no promotion without its reason in the chain.
+    The row comes first, and the snapshot signs it: there is no promotion without its reason in the chain. What fails a
+    check (promotion.py) is not published, nor is anything where the disk refuses; the report says so.
+    same: digest of what the night read and was told; a later run that finds it need not do it again (nights.py).
     """
     feedback, parent = learned.prepared.feedback, latest(home.snapshots, scope)
     expires = now + settings.expires_days * DAY
-    detail = _detail(learned, judged)
-    sealed = _seal(home, run_id, scope, "promotion" if judged.publish else "kept", judged.reason, now)
+    detail, report_card = _detail(learned, judged), ""
     manifest: Manifest | None = None
-    if judged.publish is not None:
-        manifest = publish(
-            home.snapshots,
-            scope,
-            judged.policies[judged.publish].freeze(),
-            position=feedback.position,
-            parent=parent,
-            evidence={
-                "run_id": run_id,
-                "chosen": judged.publish,
-                "reason": judged.reason,
-                "audit": sealed._asdict(),
-                **detail,
-            },
-            created=now,
-            expires=expires,
-            key=key,
+    if judged.publish is None:
+        _seal(home, run_id, scope, "kept", judged.reason, now)
+    else:
+        frozen = judged.policies[judged.publish].freeze()
+        domain = learned.prepared.domain
+        checks = promotion.validate(promotion.Candidate(frozen, scope, domain, home, key, feedback.contexts))
+        detail["checks"] = promotion.plain(checks)
+        if failed := promotion.failures(checks):
+            return _stopped(home, run_id, scope, feedback, now, f"The {judged.publish} fails validation: {failed}")
+        sealed = _seal(home, run_id, scope, "promotion", judged.reason, now)
+        try:
+            manifest = publish(
+                home.snapshots,
+                scope,
+                frozen,
+                position=feedback.position,
+                parent=parent,
+                evidence={
+                    "run_id": run_id,
+                    "night": same,
+                    "chosen": judged.publish,
+                    "reason": judged.reason,
+                    "audit": sealed._asdict(),
+                    **detail,
+                },
+                created=now,
+                expires=expires,
+                key=key,
+            )
+        except SnapshotError as error:
+            return _stopped(home, run_id, scope, feedback, now, f"The {judged.publish} could not be published: {error}")
+        told = judged.effect if judged.publish == "candidate" else None
+        shown = report.table(judged.rows)
+        report_card = promotion.card(
+            scope, parent, judged.publish, judged.reason, told, detail["tuning"], checks, shown
         )
     if judged.against is not None:
         judging.register(
@@ -208,8 +255,16 @@ def conclude(
         version=manifest.version if manifest else None,
         policy=judged.publish or str(parent),
         detail=detail,
+        parent=parent if manifest else None,
+        card=report_card,
         table=report.table(judged.rows),
     )
+
+
+def _stopped(home: Home, run_id: str, scope: Scope, feedback: LoggedFeedback, now: float, reason: str) -> NightReport:
+    """What serves goes on serving, though the night had chosen: the next one tries again."""
+    _seal(home, run_id, scope, "kept", reason, now)
+    return replace(kept(run_id, scope, feedback, now, reason), verdict="failed")
 
 
 def keep(run_id: str, scope: Scope, feedback: LoggedFeedback, home: Home, now: float, reason: str) -> NightReport:
@@ -218,34 +273,32 @@ def keep(run_id: str, scope: Scope, feedback: LoggedFeedback, home: Home, now: f
     return kept(run_id, scope, feedback, now, reason)
 
 
-def note_changes(home: Home, config: Config, key: SigningKey, now: float) -> None:
-    """Seal in the audit what changed since it was last looked at: the configuration, the key that signs."""
-    settings = hashlib.sha256(config.model_dump_json().encode()).hexdigest()
-    with Audit(home.audit_url) as audit:
-        known = {row.action: row.content for row in audit.rows() if row.tenant == "" and row.content is not None}
-        found: list[tuple[Action, str, dict[str, str]]] = [
-            ("configuration", "the configuration is another than before", {"sha256": settings}),
-            ("key", "another key signs snapshots", {"id": key.id}),
-        ]
-        for action, why, evidence in found:
-            if known.get(action, {}).get("evidence") != evidence:
-                audit.append(action, tenant="", who="night", why=why, evidence=evidence, time=now)
-
-
 def serving_learned(home: Home, scope: Scope, domain: DomainConfig, now: float) -> Incumbent | None:
-    """The learned policy that serves the scope: its newest good snapshot, if that is not a simple one.
+    """The learned policy that serves the scope as stable, if there is one and it is not a simple one.
 
     Over the arms that there are now, as servers fit it; None where they refuse it.
     """
-    reader = SnapshotReader(home.snapshots, scope, trusted_keys(home.root))
-    reader.refresh(now)
-    if reader.current is None or reader.current.frozen.kind in SIMPLE_KINDS:
+    current = stable(home, scope, now)
+    if current is None or current.frozen.kind in SIMPLE_KINDS:
         return None
-    manifest = reader.current.manifest
-    found = Serving(thaw(reader.current.frozen), manifest.version, manifest.position)
+    manifest = current.manifest
+    found = Serving(thaw(current.frozen), manifest.version, manifest.position)
     try:
         return Incumbent(fit(found, scope, domain).policy, manifest.version, manifest.created)
     except ContextError:
+        return None
+
+
+def stable(home: Home, scope: Scope, now: float) -> Snapshot | None:
+    """The snapshot that serves whoever no rollout tries another one on: of the order that holds, else the newest."""
+    order, trusted = standing(home, scope), trusted_keys(home.root)
+    if order is None:
+        reader = SnapshotReader(home.snapshots, scope, trusted)
+        reader.refresh(now)
+        return reader.current
+    try:
+        return None if order.stable is None else load(home.snapshots, scope, order.stable, trusted=trusted, now=now)
+    except SnapshotError:
         return None
 
 
@@ -308,6 +361,17 @@ def _gate(
         return judging.judge(settled, trial, incumbent.policy, settings.alpha)
     except EvidenceError as error:  # such as a floor that was lowered meanwhile
         return GateVerdict("fail", f"the trial cannot be judged any more: {error}", len(settled), 0.0, 0.0)
+
+
+def _effect(guarded: GuardVerdict, n: int) -> dict[str, Any]:
+    half = 1.96 * guarded.standard_error
+    return {
+        "over": "the better simple policy",
+        "advantage": guarded.advantage,
+        "low": guarded.advantage - half,
+        "high": guarded.advantage + half,
+        "n": n,
+    }
 
 
 def _week(feedback: LoggedFeedback, settings: NightConfig) -> int:

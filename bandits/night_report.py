@@ -19,26 +19,29 @@ class NightReport:
     position: int  # of the last row of the record that was read
     rounds: int
     missing: int  # decisions whose reward is not known
-    verdict: Literal["published", "kept"]
+    verdict: Literal["published", "kept", "failed"]  # failed: chosen, but not published; what served serves on
     version: str | None  # of the snapshot, when published
     policy: str  # candidate, mix, fixed; or the version kept
     reason: str
     detail: Mapping[str, Any]  # tuning, choice of learner, evaluation, guard, gate: plain JSON
     table: str = ""  # evaluation of all policies by all estimators, Markdown
+    parent: str | None = None  # the version before, when one was published
+    card: str = ""  # of the promotion, Markdown
+    notes: tuple[str, ...] = ()  # what else a person should know
 
     def render(self) -> str:
         """The night as Markdown for a person: the verdict first, then the evidence."""
         outcome = f"**Published {self.version}** ({self.policy})" if self.version else "**Kept** what serves"
+        outcome = "**FAILED**, what served serves on" if self.verdict == "failed" else outcome
         log = f"{self.rounds} rounds with a reward, {self.missing} without, up to position {self.position}"
         head = [f"# Night of {self.scope}", "", f"{outcome}. {self.reason}", "", f"- Log: {log}."]
+        head += [f"- {note}" for note in self.notes]
         if not self.detail:
             return "\n".join([*head, f"- Run {self.run_id}."])
-        tuned, gated = self.detail["tuning"], self.detail["gate"]
-        adopted = "adopted" if tuned["adopted"] else "not shown to be better, so the defaults stay"
+        gated = self.detail["gate"]
         costs = ", ".join(f"{name} {usd:.2e}" for name, usd in self.detail["costs"].items())
         body = [
-            f"- Search: {tuned['trials']} trials; the best is worth {tuned['best']:.4f}, the defaults "
-            f"{tuned['before']:.4f}, gain {tuned['gain']:+.4f} ± {tuned['standard_error']:.4f}: {adopted}.",
+            *_search(self.detail["tuning"]),
             *_choice(self.detail["choice"]),
             f"- Guard: {self.detail['guard']['reason']}",
             f"- Gate: {gated['outcome']}: {gated['reason']}",
@@ -46,6 +49,15 @@ class NightReport:
             f"- Run {self.run_id}.",
         ]
         return "\n".join([*head, *body, "", self.table])
+
+
+def _search(tuned: Mapping[str, Any]) -> list[str]:
+    lines = [f"- Search: {tuned['trials']} trials. {tuned['reason']}"]
+    if tuned["convergence"]:
+        path = " ".join(f"{value:.4f}" for value in tuned["convergence"])
+        lines.append(f"  Best so far after each feasible trial: {path}; then {tuned['stopped']}.")
+        lines.append(f"  Overfit gap {tuned['overfit_gap']:+.4f}; {len(tuned['front'])} trials on the front.")
+    return lines
 
 
 def _choice(choice: Mapping[str, Any]) -> list[str]:

@@ -36,6 +36,7 @@ from bandits.policy import Policy
 from bandits.prompts import Prompts
 from bandits.record import BUSY_S, SqlRecord
 from bandits.record_tables import DECISIONS
+from bandits.rollout.giving import replace_all
 from bandits.router import first_policy
 from bandits.serving import Home
 from bandits.snapshots import latest, publish
@@ -233,6 +234,8 @@ def learn_anew(home: Home, config: Config, scope: Scope, now: float) -> str | No
         expires=now + config.night.expires_days * 86_400.0,
         key=signing_key(home.root),
     )
+    why = "an erasure began a new epoch: all that was learned before is deleted"
+    replace_all(home, scope, manifest.version, signing_key(home.root), now, why)
     for folder in (home.snapshots / str(scope)).iterdir():
         if folder.name != manifest.version:
             shutil.rmtree(folder)

@@ -22,7 +22,7 @@ from bandits.arms import fitted
 from bandits.budget import Pacer, affordable
 from bandits.caps import Reservation, nano
 from bandits.config import DomainConfig
-from bandits.conversation import ANOTHER, DEAR, Talk, before, joined
+from bandits.conversation import ANOTHER, DEAR, Before, Talk, before, joined
 from bandits.errors import ContextError, LedgerError, PilotageError, UnavailableError
 from bandits.experiments.serving import Experiments, builtin
 from bandits.features import check_context, width
@@ -47,6 +47,20 @@ class Serving:
     policy: Policy
     version: str
     position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OnTrial:
+    """A canary: its policy, what was learned behind it, and whom it takes (unit, UTC seconds) at each decision."""
+
+    serving: Serving
+    takes: Callable[[str, float], bool]
+    learning: Learning | None
+
+    @property
+    def policy(self) -> Policy:
+        """What its decisions are drawn from."""
+        return self.serving.policy if self.learning is None else self.learning.learned
 
 
 def first_policy(domain: DomainConfig) -> Serving:
@@ -102,6 +116,7 @@ class Router:
         self._state = state or State(scope, domain)
         self._ahead: Counter[str | Outcome] = Counter()  # own decisions (by id) and outcomes behind its position
         self._catching = threading.Lock()
+        self._canary: OnTrial | None = None
         self._state.turn(day_of(clock()))
         self.swap(serving or first_policy(domain), learning)
         self.catch_up()
@@ -149,9 +164,26 @@ class Router:
         """
         serving = fit(serving, self.scope, self.domain)
         with self._catching:
+            canary = self._canary
+            if learning is None and canary is not None and canary.serving.version == serving.version:
+                serving, learning = canary.serving, canary.learning  # folded already; a row shown twice counts once
             learning = self._behind(serving, learning)
             with self._lock:
                 self._serving, self._learning = serving, learning
+
+    def try_out(self, serving: Serving | None, takes: Callable[[str, float], bool] = lambda unit, now: False) -> None:
+        """Let a canary, already fitted, serve those whom it takes; None: nobody.
+
+        takes: of a unit (user, or decision id where nobody in particular asks) and the time of the decision.
+        """
+        with self._catching:
+            before = self._canary
+            if serving is None:
+                self._canary = None
+            elif before is not None and before.serving.version == serving.version:
+                self._canary = replace(before, takes=takes)
+            else:
+                self._canary = OnTrial(serving, takes, self._behind(serving))
 
     def decide(
         self,
@@ -175,7 +207,9 @@ class Router:
         """
         if len(self._ahead) > _AHEAD:
             self.catch_up()
-        decision, held = self._draw(context, user, unavailable, conversation, pinned)
+        talk = Talk.of(conversation)
+        newest = None if pinned else self._newest(talk)
+        decision, held = self._draw(context, user, unavailable, talk, newest, pinned)
         with self._undone(decision, held):
             self._record.append(decision)
         return decision
@@ -195,7 +229,9 @@ class Router:
         """
         if len(self._ahead) > _AHEAD and not self._catching.locked():
             await asyncio.to_thread(self.catch_up)
-        decision, held = self._draw(context, user, unavailable, conversation, pinned)
+        talk = Talk.of(conversation)
+        newest = await asyncio.to_thread(self._newest, talk) if talk.key and not (talk.begins or pinned) else None
+        decision, held = self._draw(context, user, unavailable, talk, newest, pinned)
         with self._undone(decision, held):
             await self._record.append_soon(decision)
         return decision
@@ -205,12 +241,17 @@ class Router:
         """Whether a draw has to wait: for the ledger."""
         return self._ledger is not None
 
+    def _newest(self, talk: Talk) -> Before | None:
+        """The newest turn of a conversation; None for one that begins, and for a single request."""
+        return None if talk.begins else before(self._record, self.scope, talk.key, self.domain)
+
     def _draw(
         self,
         context: Context,
         user: str,
         unavailable: Mapping[str, str] | None,
-        conversation: Talk | str,
+        talk: Talk,
+        newest: Before | None,
         pinned: str | None,
     ) -> tuple[Decision, Reservation | None]:
         """A decision that is counted, and not recorded yet; what is held for it."""
@@ -219,17 +260,19 @@ class Router:
         if pinned is not None:
             self.domain.arm(pinned)
         now = self._clock()
-        talk = Talk.of(conversation)
-        newest = None if talk.begins or pinned else before(self._record, self.scope, talk.key, self.domain)
         held = self._hold(user, now, pinned)
         with self._lock:
             self._state.turn(day_of(now))
-            decision_id = held.id if held else new_id(now, self._rng.bytes(10)) if self._experiments else None
+            canary = self._canary
+            named = bool(self._experiments) or canary is not None
+            decision_id = held.id if held else new_id(now, self._rng.bytes(10)) if named else None
             chosen = self._experiments.policy_for(user, decision_id, now) if decision_id else None
             version, slot, learning = self._serving.version, Slot.STABLE, self._learning
             policy = self._serving.policy if learning is None else learning.learned
             if chosen is not None:
                 (policy, version, slot), learning = chosen, None
+            elif canary is not None and canary.takes(user or str(decision_id), self._clock()):
+                policy, version, slot, learning = canary.policy, canary.serving.version, Slot.CANARY, canary.learning
             pressure = self.pacer.pressure
             if pinned is None:
                 allowed, excluded = self._allowed(policy, held, unavailable)
@@ -313,6 +356,8 @@ class Router:
         with self._catching:
             while not self._caught_up():
                 self._learning = self._behind(self._serving)
+                if self._canary is not None:
+                    self._canary = replace(self._canary, learning=self._behind(self._canary.serving))
             return self._state.position
 
     def keep(self, path: Path) -> None:
@@ -332,12 +377,16 @@ class Router:
                         self._state.skip(row)
                     else:
                         self._state.fold([row])
-                    if self._learning is not None:
-                        self._learning.fold([row])
+                    for learning in self._learnings():
+                        learning.fold([row])
         return not self._outlived()
 
+    def _learnings(self) -> list[Learning]:
+        found = [self._learning, self._canary.learning if self._canary else None]
+        return [each for each in found if each is not None]
+
     def _outlived(self) -> bool:
-        return self._learning is not None and self._learning.epoch != self._record.epoch().number
+        return any(each.epoch != self._record.epoch().number for each in self._learnings())
 
     def _behind(self, serving: Serving, learning: Learning | None = None) -> Learning | None:
         """What the record says behind a snapshot, up to where the state has come; None where nothing is learned."""
@@ -364,7 +413,9 @@ class Router:
         if self._ledger is None:
             return None
         policy = self._serving.policy
-        prices = np.maximum(policy.prices, self._experiments.prices) if self._experiments else policy.prices
+        prices, canary = policy.prices, self._canary
+        prices = np.maximum(prices, self._experiments.prices) if self._experiments else prices
+        prices = prices if canary is None else np.maximum(prices, canary.serving.policy.prices)
         reach = prices[self._affordable(policy.prices)] if pinned is None else prices[self._only(pinned, "")[0]]
         least = float(policy.prices.min() if pinned is None else reach[0])
         with self._lock:

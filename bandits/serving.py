@@ -1,4 +1,7 @@
-"""Where state lives under $PILOTAGE_HOME, and a router that serves the newest good snapshot from there."""
+"""Where state lives under $PILOTAGE_HOME, and a router that serves from there what the newest order says.
+
+Where no order was ever given (rollout/), that is the newest good snapshot.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from bandits.config import CapsConfig, Config, DomainConfig, home, record_url
-from bandits.errors import ContextError, DuplicateOutcomeError, KeyFileError, RecordError, SnapshotError
+from bandits.errors import (
+    AuditError,
+    ContextError,
+    DuplicateOutcomeError,
+    KeyFileError,
+    RecordError,
+    RolloutError,
+    SnapshotError,
+)
 from bandits.ids import IdRing
 from bandits.keys import trusted_keys
 from bandits.learners.frozen import thaw
@@ -19,8 +30,10 @@ from bandits.learning_file import load
 from bandits.ledger import Ledger
 from bandits.record import Record, SqlRecord
 from bandits.repeats import news
+from bandits.rollout.controller import PAUSE_S, Canary, Controller, candidate
+from bandits.rollout.machine import Order
 from bandits.router import Router, Serving, begin, first_policy, fit
-from bandits.snapshots import SnapshotReader
+from bandits.snapshots import SnapshotReader, list_versions
 from bandits.state import CHECKPOINT_EVERY, resume, save, tail
 from bandits.types import Outcome, Scope
 
@@ -130,7 +143,7 @@ class Home:
 
 
 class Server:
-    """A router and the reader that keeps it on the newest good snapshot of its scope."""
+    """A router, and what keeps it on what its scope's newest order says."""
 
     def __init__(
         self,
@@ -149,8 +162,12 @@ class Server:
         self._kept = 0  # position of the checkpoint
         self._reader: SnapshotReader | None = None
         self._found: Serving | None = None  # the newest snapshot that verified and fits
+        self._expires = float("inf")  # of what was found for an order, UTC seconds
         self._unfit: Exception | None = None  # why the newest that verified cannot serve this router
         self.last_error: Exception | None = None
+        self._controller = Controller(home, config, scope, record, clock)
+        self.order: Order | None = None  # the newest that is good
+        self.canary: Canary | None = None
         self._look(scope, domain)
         serving = self._found or first_policy(domain)
         learning = begin(serving, scope, domain, record)
@@ -158,27 +175,83 @@ class Server:
             load(home.learning(scope), learning, record)
         state = copy.deepcopy(self._state)
         self.router = Router(scope, domain, record, rng, clock, state, ledger, serving, learning)
+        self._try_out()
+
+    @property
+    def pause_s(self) -> float:
+        """The longest that the next look may wait, s: a canary is looked after more often."""
+        return PAUSE_S if self.order is not None and self.order.active else float("inf")
 
     def refresh(self) -> bool:
-        """Count what other processes did, and serve a newer snapshot if one verifies and fits; True if it swapped.
+        """Count what other processes did, and serve what the newest order says; True if it swapped.
 
         Never raises for what is wrong with record, snapshots or keys: it stands in `last_error` for as long as it is
         so, and what serves goes on serving.
         """
         try:
-            self._follow()
             self._look(self.router.scope, self.router.domain)
-            if self._found is None or self._found.version == self.router.serving.version:
-                return False
-            self.router.swap(self._found)
-            self._kept = 0  # the checkpoint is of what served before
+            if self.canary is None:
+                self._try_out()  # first of all: nobody is served by it any more
+            self._follow()
+            swaps = self._found is not None and self._found.version != self.router.serving.version
+            if swaps and self._found is not None:
+                self.router.swap(self._found)
+                self._kept = 0  # the checkpoint is of what served before
+            self._try_out()
         except (RecordError, OSError) as error:
             self.last_error = error
             return False
-        return True
+        return swaps
+
+    def _try_out(self) -> None:
+        if self.canary is None:
+            self.router.try_out(None)
+        else:
+            self.router.try_out(self.canary.serving, self.canary.takes)
 
     def _look(self, scope: Scope, domain: DomainConfig) -> None:
-        """Find the newest snapshot that verifies; what is wrong with it, or with the keys, stands in `last_error`."""
+        """Find what serves; what is wrong with it, with the keys, or with the orders, stands in `last_error`."""
+        try:
+            sight = self._controller.look()
+        except (RolloutError, RecordError, AuditError, KeyFileError, OSError) as error:
+            self.last_error = error  # orders may have been given: so the newest snapshot is not what to serve now
+            return
+        self.order, self.canary = sight.order or self.order, sight.canary
+        if self.order is None:
+            self._look_for_newest(scope, domain)
+        else:
+            self._look_for_stable(self.order, scope, domain)
+        self.last_error = self.last_error or (RolloutError(sight.fault) if sight.fault else None)
+
+    def _look_for_stable(self, order: Order, scope: Scope, domain: DomainConfig) -> None:
+        """Find the stable version of an order; where it is not fit to serve, the last good one stays, or an older one
+        is found, never a newer one.
+        """
+        self.last_error = None
+        if order.stable is None:
+            self._found = first_policy(domain)
+            return
+        if self._found is not None and self._found.version == order.stable:
+            if not self._clock() < self._expires:
+                self.last_error = SnapshotError(
+                    f"snapshot {scope}/{order.stable}: it must be used before {self._expires!r} (UTC seconds), but "
+                    "that is over; publish a newer one. It keeps serving."
+                )
+            return
+        versions = [order.stable]
+        if self._found is None:
+            listed = list_versions(
+                self._home.snapshots, scope, trusted=trusted_keys(self._home.root), now=self._clock()
+            )
+            versions += [one.version for one in reversed(listed) if int(one.version) < int(order.stable)]
+        for version in versions:
+            try:
+                self._found, self._expires = candidate(self._home, scope, version, self._clock(), domain)
+                return
+            except (SnapshotError, ContextError) as error:
+                self.last_error = self.last_error or error
+
+    def _look_for_newest(self, scope: Scope, domain: DomainConfig) -> None:
         try:
             reader = self._reader = self._reader or self._find_reader(scope)
         except (KeyFileError, OSError) as error:

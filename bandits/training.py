@@ -131,6 +131,19 @@ def prepare(
     return Prepared(**{name: getattr(shared, name) for name in Shared.__slots__}, feedback=feedback, slab=slab)
 
 
+def within(prepared: Prepared, rows: Mask, domain: DomainConfig) -> Prepared:
+    """The rounds that the mask, (n,), picks, under settings that may be others; the features stay those of the log.
+
+    Raises NotEnoughDataError without two trusted arms.
+    """
+    feedback, slab = prepared.feedback.where(rows), prepared.slab.where(np.flatnonzero(rows))
+    drawn = np.bincount(slab.actions, minlength=feedback.k).astype(np.float64)
+    _check_arms(drawn, feedback.arms)
+    shared = _share(Fold([Held(slab)]), prepared.scaler, drawn, domain)
+    shared = replace(shared, siblings=prepared.siblings)
+    return Prepared(**{name: getattr(shared, name) for name in Shared.__slots__}, feedback=feedback, slab=slab)
+
+
 def train(prepared: Prepared, parameters: Parameters) -> Trained:
     """Learn the Doubly Robust policy, and cross-fit it: every fold is scored by a learner that left it out."""
     domain, slab = prepared.domain, prepared.slab

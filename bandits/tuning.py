@@ -1,29 +1,33 @@
-"""The search over the fold: which parameters would have been worth most on the log (Optuna, seeded, resumable)."""
+"""The search over the fold: which settings would have been worth most on the log (Optuna, seeded, resumable).
+
+A part of the log, picked by hash of the decision, is held out. The search sees the rest alone, where each trial is
+scored by models that never saw the round (cross-fitting). Of the feasible trials the one of highest reward is chosen
+(of equal ones the cheapest), trained on the rest, and judged once on what was held out: it serves only if it is shown
+there to be better than the defaults, and within every constraint. The best of many is high by luck; the held-out rounds
+did not choose it. By how much it looked better than it is there: the overfit gap.
+
+Every trial meets the domain's budget by construction (its price of a dollar is solved for it), and none is pruned: a
+trial costs a solve and a pass over sums that exist, so there is nothing early to see.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
-from bandits.evaluation import dr
-from bandits.learners.doubly_robust import Parameters
-from bandits.training import Prepared, Trained, train
+from bandits.errors import ConfigError, NotEnoughDataError
+from bandits.points import Point, Tuned, defaults, point_of
+from bandits.search import Search, under
+from bandits.studies import finish, open_study
+from bandits.training import Prepared, within
+from bandits.tuning_settings import PENALTIES, TuningConfig
+from bandits.types import LoggedFeedback, Mask, Vector
 
-
-@dataclass(frozen=True, slots=True)
-class Tuned:
-    """What the search found. Values are doubly robust estimates on rounds that the learner did not see."""
-
-    parameters: Parameters
-    before: float  # value of the default parameters
-    best: float  # value of the best trial, optimistic: it was chosen for being high
-    gain: float  # best - before, paired by round
-    standard_error: float  # of the gain
-    adopted: bool  # the gain exceeds one standard error, so `parameters` are the best trial's, else the default
-    trials: int
+__all__ = ["Point", "Tuned", "applied", "held_out", "tune"]
 
 
 def tune(
@@ -32,69 +36,52 @@ def tune(
     trials: int,
     seed: int,
     study: str,
-    storage: Path | None = None,
+    storage: Path | str | None = None,
+    settings: TuningConfig | None = None,
+    latencies: Vector | None = None,
     on_trial: Callable[[int], None] = lambda done: None,
 ) -> Tuned:
-    """Search the parameters of the Doubly Robust learner for the highest value at the domain's budget.
+    """Search the settings of the Doubly Robust learner; see above for what is chosen and what it must prove.
 
-    Every trial meets the budget by construction: its price of a dollar is solved for it. The default parameters are
-    the first trial, and the best one replaces them only if its paired gain exceeds one standard error, because the
-    best of many noisy values is high by luck.
-
-    study: name of the Optuna study; storage: journal file that keeps it, resumed if it was cut short; None: memory.
+    study: name of the Optuna study, FAMILY@log.   storage: journal file or PostgreSQL URL that keeps it, resumed if it
+    was cut short; None: memory.   settings: left out, the learner's penalties alone vary.
+    latencies: (K,) seconds by arm, where an objective or a constraint is about them.
+    Raises ConfigError for a latency that nobody measured, and what studies.open_study raises.
     """
-    import optuna  # noqa: PLC0415  (0.7 s: only the night pays it)
-    from optuna.storages import JournalStorage  # noqa: PLC0415
-    from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415
-
-    default = train(prepared, Parameters())
-    q_hat = np.clip(default.scores.q_hat, 0.0, 1.0)  # one yardstick for all trials
-    before = _value(prepared, default, q_hat)
-    seen: dict[Parameters, np.ndarray[tuple[int], np.dtype[np.float64]]] = {default.parameters: before}
-
-    def objective(trial: optuna.Trial) -> float:
-        parameters = Parameters(
-            shared=trial.suggest_float("shared", 10.0, 3_000.0, log=True),
-            own=trial.suggest_float("own", 100.0, 30_000.0, log=True),
-            correction=trial.suggest_float("correction", 1_000.0, 1_000_000.0, log=True),
-            siblings=trial.suggest_float("siblings", 0.0, 1.0) if prepared.siblings is not None else 0.0,
+    settings = settings or TuningConfig(space=PENALTIES)
+    wanted = {*settings.objectives, *settings.constraints, "reward", "cost"}
+    if "latency" in wanted and latencies is None:
+        raise ConfigError(
+            "tuning by latency needs outcomes with latency_s of every arm, but the log has not; report them, or take "
+            "latency out of tuning.objectives and tuning.constraints."
         )
-        if parameters not in seen:
-            seen[parameters] = _value(prepared, train(prepared, parameters), q_hat)
-        return float(seen[parameters].mean())
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found = optuna.create_study(
-        study_name=study,
-        storage=JournalStorage(JournalFileBackend(str(storage))) if storage else None,
-        sampler=optuna.samplers.TPESampler(seed=seed),
-        direction="maximize",
-        load_if_exists=True,
+    rows = held_out(prepared.feedback, settings.held_out)
+    try:
+        seen, unseen = within(prepared, ~rows, prepared.domain), prepared.feedback.where(rows)
+        if len(unseen) < 2:
+            raise NotEnoughDataError("two rounds must be held out.")
+    except NotEnoughDataError as error:
+        return defaults(f"The log is too small to hold a part of it out: {error}")
+    search = Search(seen, unseen, settings, latencies)
+    found, last = open_study(
+        study, storage, settings, ["maximize" if m == "reward" else "minimize" for m in settings.objectives]
     )
     if not found.trials:
-        found.enqueue_trial(asdict(default.parameters), skip_if_exists=True)
-    done = sum(trial.state.is_finished() for trial in found.trials)
-    for number in range(done, trials):
-        found.optimize(objective, n_trials=1)
-        on_trial(number + 1)
-    best = Parameters(**found.best_params)
-    if best not in seen:  # found before the study was cut short
-        seen[best] = _value(prepared, train(prepared, best), q_hat)
-    gain = seen[best] - before
-    error = float(gain.std(ddof=1) / np.sqrt(len(gain)))
-    adopted = float(gain.mean()) > error
-    return Tuned(
-        best if adopted else default.parameters,
-        float(before.mean()),
-        float(seen[best].mean()),
-        float(gain.mean()),
-        error,
-        adopted,
-        max(done, trials),
-    )
+        search.enqueue(found, Point())
+        if last is not None:
+            search.enqueue(found, point_of(last))
+    stopped = search.run(found, trials, seed, on_trial)
+    tuned = search.conclude(found, stopped)
+    finish(found, asdict(search.chosen(found) or Point()))
+    return tuned
 
 
-def _value(
-    prepared: Prepared, trained: Trained, q_hat: np.ndarray[tuple[int, int], np.dtype[np.float64]]
-) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return dr.scores(prepared.feedback, trained.action_probs, q_hat)
+def applied(prepared: Prepared, tuned: Tuned) -> Prepared:
+    """The log under the settings that the search chose."""
+    return under(prepared, tuned.point)
+
+
+def held_out(feedback: LoggedFeedback, share: float) -> Mask:
+    """Rounds, (n,), that the search must not see: by hash of the id, so that a round stays where it is as logs grow."""
+    digests = b"".join([blake2b(id_.encode(), digest_size=8, person=b"held-out").digest() for id_ in feedback.ids])
+    return np.frombuffer(digests, ">u8") < share * 2.0**64

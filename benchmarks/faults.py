@@ -11,8 +11,9 @@ Read it: a row is one case; `ended` must be `reply` or `error`. A reply is right
 raised before the deadline; both leave a decision, and the cost of each attempt, in the record. `ok` counts those, of
 `cases`. `visible_error_rate` (bar: < .005), `retry_rate` (<= .10) and `fallback_rate` (<= .35) are shares of the
 requests of the second part, in which the drawn model fails in `--failing` of its calls. Of the third:
-`breaker_opened_after` is how many calls failed until the model was left alone (<= 5), `probes_per_s` the most calls
-that it got in any second after that (<= 1), `closed_after_s` how long it was missed once it was back (<= 5).
+`breaker_opened_after` is how many calls failed until the model was left alone (<= 5; of calls that were under way at
+the same time each counts the failures known when it was decided, and itself), `probes_per_s` the most calls that it got
+in any second after that (<= 1), `closed_after_s` how long it was missed once it was back (<= 5).
 
 What would make it wrong: deadlines so short that this machine misses them by itself (they are options; the time that
 the provider is gone is not shortened by default), or one process for gateway and provider: they share a core, so
@@ -163,15 +164,17 @@ async def at_random(settings: dict[str, Any], failing: float, requests: int, see
 async def dead(settings: dict[str, Any], seconds: float, seed: int) -> dict[str, Any]:
     """A primary that is gone for `seconds`, while requests keep coming."""
     async with world(settings, "openai", None, seed) as one:
-        loop, asked = asyncio.get_running_loop(), set[asyncio.Task[Answer]]()
-        calls: list[tuple[float, bool]] = []  # each call of the primary: when it began, and whether it failed
+        loop, asked = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+        failed: list[tuple[float, float]] = []  # of each call of the primary that did: when it was decided, and its end
 
-        async def request() -> Answer:
-            answer = await one.ask("plain")
-            for attempt in answer.attempts:
-                if attempt.arm == "primary":
-                    calls.append((attempt.time - attempt.latency_s, attempt.failure is not None))
-            return answer
+        async def request() -> None:
+            try:
+                ended: Answer | UnansweredError = await one.ask("plain")
+            except UnansweredError as error:  # the second part counts them
+                ended = error
+            for attempt in ended.attempts:
+                if attempt.arm == "primary" and attempt.failure is not None:
+                    failed.append((ended.decision.time, attempt.time))
 
         async def keep_asking(until: float, *, closed: bool = False) -> float:
             """Ask at a steady rate until then, or until the breaker has closed; when that was."""
@@ -182,18 +185,18 @@ async def dead(settings: dict[str, Any], seconds: float, seed: int) -> dict[str,
 
         await keep_asking(loop.time() + 1.0)
         await one.primary.refuse()
-        died = time.time()
         await keep_asking(loop.time() + seconds)
         await one.primary.listen()
         back = loop.time()
         closed = await keep_asking(back + 4 * CLOSED_S, closed=True)
         await asyncio.gather(*asked)
-    failed = sorted(at for at, has_failed in calls if has_failed and at > died - 1.0)
-    alone = next((i + 1 for i, (a, b) in enumerate(itertools.pairwise(failed)) if b - a > 0.5), len(failed))
-    probes = failed[alone:]
+    decided = sorted(at for at, _ in failed)
+    alone = next((i + 1 for i, (a, b) in enumerate(itertools.pairwise(decided)) if b - a > 0.5), len(decided))
+    known = [sum(end <= at for _, end in failed) for at in decided[:alone]]
+    probes = decided[alone:]
     most = max((sum(at <= other < at + 1.0 for other in probes) for at in probes), default=0)
     return {
-        "breaker_opened_after": alone,
+        "breaker_opened_after": max(known, default=-1) + 1,
         "probes_per_s": float(most),
         "closed_after_s": round(closed - back, 3),
         "probes": len(probes),

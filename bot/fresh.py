@@ -28,4 +28,4 @@ async def keep_fresh(server: Server, every_s: float) -> None:
         if rule is not None and rule != known:
             _log.warning("no newer snapshot is served, %s stays: %s", server.router.serving.version, fault)
         known = rule
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(min(every_s, server.pause_s))

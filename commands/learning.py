@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 import time
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from bandits.config import load_config
+from bandits.types import Scope
 from commands.table import Json, ScopeText, app, experiment, one_scope, place, scopes, show
 
 ExperimentName = Annotated[str, typer.Argument(help="As pilotage.toml calls it, or holdback.")]
@@ -26,23 +29,83 @@ def load(as_json: Json = False) -> None:
 
 
 @app.command()
-def night(scope: ScopeText = None, as_json: Json = False) -> None:
-    """Learn from the log and publish a policy, if the evidence allows (a Prefect flow)."""
-    from flows import check_server
+def night(
+    scope: ScopeText = None,
+    workers: Annotated[int, typer.Option(help="Processes, where there are several scopes.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Learn from the log and publish a policy, if the evidence allows. Exit 1 if a night failed.
 
-    check_server()
+    Where PREFECT_API_URL names a server that answers, each night is a flow run there; without one it works as well.
+    """
+    from bandits.nights import spend_all
+    from flows import server_fault
+
+    wanted, here = scopes(scope), place()
+    if (fault := server_fault()) is not None:
+        typer.echo(f"without Prefect: {fault}", err=True)
+    if len(wanted) > 1 or workers > 1:
+        reports = list(spend_all(here, load_config(), wanted, time.time(), workers))
+    else:
+        reports = [_with_progress(wanted[0], as_flow="PREFECT_API_URL" in os.environ and fault is None)]
+    show(reports if as_json else "\n\n".join(report["markdown"] for report in reports))
+    if any(report["verdict"] == "failed" for report in reports):
+        raise typer.Exit(1)
+
+
+def _with_progress(scope: Scope, *, as_flow: bool) -> dict[str, Any]:
+    """One night with a bar over the trials of its search, on standard error."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from flows.night import watched
-
-    reports, trials = [], load_config().night.trials
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        for one in scopes(scope):
-            bar = progress.add_task(str(one), total=trials)
-            flow = watched(lambda done, bar=bar: progress.update(bar, completed=done))  # type: ignore[misc]
-            reports.append(flow(one.tenant, one.workspace, one.domain, time.time()))
-    show(reports if as_json else "\n\n".join(report["markdown"] for report in reports))
+        bar = progress.add_task(str(scope), total=load_config().night.trials)
+
+        def on_trial(done: int) -> None:
+            progress.update(bar, completed=done)
+
+        if as_flow:
+            from flows.night import watched
+
+            return watched(on_trial)(scope.tenant, scope.workspace, scope.domain, time.time())
+        from bandits.nights import spend
+
+        return spend(place(), load_config(), scope, time.time(), on_trial=on_trial)
+
+
+@app.command()
+def tune(scope: ScopeText = None, as_json: Json = False) -> None:
+    """Search the learner's settings; publishes nothing, and the next night begins with what was found."""
+    from bandits.nights import search
+    from bandits.tuning_table import render
+
+    found = {one: search(place(), load_config(), one, time.time()) for one in scopes(scope)}
+    if as_json:
+        show([{"scope": str(one), **asdict(tuned)} for one, tuned in found.items()])
+        return
+    show("\n\n".join(render(one, tuned) for one, tuned in found.items()))
+
+
+@app.command()
+def shadow(scope: ScopeText = None, as_json: Json = False) -> None:
+    """What the candidate on trial would have decided since, and what that would have been worth."""
+    from bandits.looks import shadow_of
+
+    found = [shadow_of(place(), load_config(), one, time.time()) for one in scopes(scope)]
+    show([one.as_dict() for one in found] if as_json else "\n\n".join(one.render() for one in found))
+
+
+@app.command()
+def report(
+    scope: ScopeText = None,
+    period: Annotated[str, typer.Option(help="daily, weekly or monthly: the last whole one.")] = "daily",
+    as_json: Json = False,
+) -> None:
+    """Reward, cost, latency, errors and satisfaction of a period, each with its interval. No data is not a pass."""
+    from bandits.looks import report_of
+
+    found = [report_of(place(), load_config(), one, period, time.time()) for one in scopes(scope)]  # type: ignore[arg-type]
+    show(found if as_json else "\n\n".join(run["report"]["markdown"] for run in found))
 
 
 @app.command()

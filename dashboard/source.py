@@ -13,6 +13,7 @@ from bandits.config import DomainConfig
 from bandits.counterfactual import Log
 from bandits.evaluate import EVALUATED
 from bandits.keys import trusted_keys
+from bandits.monitoring.kpis import REPORTED
 from bandits.record import Record
 from bandits.router import first_policy
 from bandits.serving import Home
@@ -72,7 +73,7 @@ def log(path: Path, scope: Scope, domain: DomainConfig, now: float) -> Log:
 
 def last_run(path: Path, scope: Scope) -> Run | None:
     """The latest nightly run of the scope. Raises WarehouseError."""
-    runs = [run for run in read_runs(path, scope, patience_s=PATIENCE_S) if run["verdict"] != EVALUATED]
+    runs = [run for run in read_runs(path, scope, patience_s=PATIENCE_S) if run["verdict"] not in (EVALUATED, REPORTED)]
     return runs[-1] if runs else None
 
 

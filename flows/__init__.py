@@ -7,7 +7,6 @@ import os
 import httpx
 
 from bandits.config import home
-from bandits.errors import PilotageError
 from bandits.serving import Home
 
 
@@ -24,18 +23,16 @@ def environment() -> dict[str, str]:
     }
 
 
-def check_server() -> None:
-    """Raise PilotageError when PREFECT_API_URL names a server that does not answer. Unset, Prefect brings its own."""
+def server_fault() -> str | None:
+    """Why the server that PREFECT_API_URL names does not answer; None where it does, or where none is named."""
     url = os.environ.get("PREFECT_API_URL")
     if not url:
-        return
+        return None
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=10.0).raise_for_status()
     except httpx.HTTPError as error:
-        raise PilotageError(
-            f"the Prefect server must answer at {url}, but: {error}. Start it with `make prefect`, or unset "
-            "PREFECT_API_URL to run without one."
-        ) from None
+        return f"the Prefect server must answer at {url}, but: {error}. Start it with `make prefect`."
+    return None
 
 
 for _name, _value in environment().items():  # before anything imports prefect, which reads them once

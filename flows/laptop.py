@@ -21,7 +21,7 @@ from bandits.config import home
 from bandits.errors import PilotageError
 from bandits.serving import Home
 
-POOL = "local"
+POOL = os.environ.get("PILOTAGE_POOL", "local")
 _START_S = 180.0  # a new home migrates its database first
 
 
@@ -39,6 +39,7 @@ def laptop(root: Path, port: int = 4200) -> Iterator[str]:
         "PREFECT_UI_API_URL": url,
         "PILOTAGE_ROOT": str(root),
         "PILOTAGE_HOME": str(home()),
+        "PILOTAGE_POOL": POOL,
         "PREFECT_LOGGING_LEVEL": "INFO",
     }
     logs = Home(home()).prefect / "logs"
@@ -53,9 +54,9 @@ def laptop(root: Path, port: int = 4200) -> Iterator[str]:
         running.append(process)
         return process
 
-    def run(*arguments: str) -> None:
+    def run(module: str, *arguments: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=root,
             env=environment,
             capture_output=True,
@@ -63,7 +64,8 @@ def laptop(root: Path, port: int = 4200) -> Iterator[str]:
             check=False,
         )
         if done.returncode:
-            raise PilotageError(f"`prefect {' '.join(arguments)}` must succeed, but says: {done.stdout}{done.stderr}")
+            said = f"{done.stdout}{done.stderr}"
+            raise PilotageError(f"`{module} {' '.join(arguments)}` must succeed, but says: {said}")
 
     try:
         server = start("server", "server", "start", "--host", "127.0.0.1", "--port", str(port))
@@ -74,8 +76,9 @@ def laptop(root: Path, port: int = 4200) -> Iterator[str]:
                     f"the Prefect server must come up on port {port}, but did not; see {logs}/server.log."
                 )
             time.sleep(0.2)
-        run("work-pool", "create", POOL, "--type", "process", "--overwrite")
-        run("deploy", "--all")
+        run("prefect", "--no-prompt", "work-pool", "create", POOL, "--type", "process", "--overwrite")
+        run("prefect", "--no-prompt", "deploy", "--all")
+        run("flows.automations")
         start("worker", "worker", "start", "--pool", POOL, "--limit", "2")
         yield url
     finally:

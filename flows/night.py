@@ -1,82 +1,37 @@
-"""The night as a Prefect flow: load, learn, judge, publish, each a task; the work itself is in bandits/night.py."""
+"""The night as Prefect flows: of one scope, and of all that are configured. The work itself is in bandits/nights.py."""
 
 from __future__ import annotations
 
 import atexit
+import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
-from prefect import Flow, flow, task
+from prefect import Flow, Task, flow, task
 from prefect._internal.concurrency import threads
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.task_runners import ThreadPoolTaskRunner
 
-from bandits import judging
-from bandits import night as work
-from bandits.config import Config, load_config
-from bandits.durable import locked
-from bandits.errors import NotEnoughDataError
-from bandits.keys import signing_key
-from bandits.night_report import NightReport
-from bandits.privacy import complete
+from bandits import looks
+from bandits import nights as work
+from bandits.config import load_config
+from bandits.errors import PilotageError
 from bandits.serving import Home
-from bandits.types import LoggedFeedback, Scope, new_id
-from bandits.warehouse import load as load_warehouse
-from bandits.warehouse import read_feedback, write_run
+from bandits.types import Scope
+from flows.leaving import key_of, leave_night
+
+WORKERS = int(os.environ.get("PILOTAGE_NIGHT_WORKERS", "1"))  # processes that `nights` spends nights in
 
 
-@task(name="load", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
-def load(place: Home, config: Config, scope: Scope, now: float) -> LoggedFeedback:
-    """Bring the warehouse up to date and read the scope's log from it."""
-    with place.open_record() as record:
-        load_warehouse(record, place.warehouse)
-    return read_feedback(place.warehouse, scope, config.domains[scope.domain], now)
+def step(name: str, function: Callable[..., Any]) -> Task[..., Any]:
+    """A step of the night as a task. Only what reads is tried again: the others say why, and the next night comes."""
+    retries = 2 if name == "load" else 0
+    return task(name=name, cache_policy=NO_CACHE, retries=retries, retry_delay_seconds=5)(function)
 
 
-@task(name="learn", cache_policy=NO_CACHE)
-def learn(
-    place: Home, config: Config, scope: Scope, feedback: LoggedFeedback, now: float, on_trial: Callable[[int], None]
-) -> work.Learned:
-    """Train, tune and choose, leaning on sibling scopes where [night] share allows it and the log shows it helps."""
-    domain, study = config.domains[scope.domain], f"{scope}@{feedback.position}"
-    siblings = [read_feedback(place.warehouse, one, domain, now) for one in config.siblings(scope)]
-    return work.learn(
-        feedback, domain, config.night, siblings=siblings, study=study, storage=place.study, on_trial=on_trial
-    )
-
-
-@task(name="judge", cache_policy=NO_CACHE)
-def judge(place: Home, config: Config, scope: Scope, learned: work.Learned, now: float) -> work.Judged:
-    """Evaluate off-policy, ask the guard and the gate."""
-    domain = config.domains[scope.domain]
-    incumbent = work.serving_learned(place, scope, domain, now)
-    night = work.nights_since(place, scope, incumbent, now)
-    trial = None if incumbent is None else judging.standing(place, scope, domain, incumbent.version, now)
-    return work.judge(learned, config.night, incumbent, night, trial, now)
-
-
-@task(name="publish", cache_policy=NO_CACHE)
-def publish(
-    place: Home,
-    config: Config,
-    run_id: str,
-    learned: work.Learned,
-    judged: work.Judged,
-    scope: Scope,
-    now: float,
-    epoch: int,
-) -> NightReport:
-    """Publish the chosen policy as a signed snapshot, or keep what serves."""
-    with locked(place.publishing), place.open_record() as record:
-        if record.epoch().number != epoch:
-            why = "An erasure began a new epoch while the night ran: what it learned from is not all there any more."
-            return work.keep(run_id, scope, learned.prepared.feedback, place, now, why)
-        return work.conclude(run_id, scope, learned, judged, config.night, place, signing_key(place.root), now)
-
-
-@flow(name="night", validate_parameters=True)
+@flow(name="night", flow_run_name="night-{tenant}-{workspace}-{domain}", validate_parameters=True)
 def night(
     tenant: str, workspace: str = "main", domain: str = "model_routing", now: float | None = None
 ) -> dict[str, Any]:
@@ -91,8 +46,36 @@ def night(
     return _night(tenant, workspace, domain, now)
 
 
+@flow(name="nights", validate_parameters=True, task_runner=ThreadPoolTaskRunner(max_workers=WORKERS))  # type: ignore[arg-type]
+def nights(scopes: list[str] | None = None, now: float | None = None) -> list[dict[str, Any]]:
+    """Spend the night of every configured scope, each a task; one that fails stops no other, and fails this run.
+
+    Args:
+        scopes: Only these, each tenant/workspace/domain as pilotage.toml names it; left out, every configured one.
+        now: UTC seconds since the epoch that the nights believe it is; left out, the clock's.
+    """
+    config, now = load_config(), time.time() if now is None else now
+    futures = [of_scope.submit(str(scope), now) for scope in looks.named(config, scopes)]
+    found = [future.result() for future in futures]
+    table = [{name: one.get(name) for name in ("scope", "verdict", "repeated", "version", "reason")} for one in found]
+    create_table_artifact(table=table, key="nights", description="# Nights of all scopes")
+    failed = [f"{one['scope']}: {one['reason']}" for one in found if one["verdict"] == "failed"]
+    if failed:
+        raise PilotageError(f"{len(failed)} of {len(found)} nights failed: {'; '.join(failed)}")
+    return table
+
+
+@task(name="night-of-scope", task_run_name="{scope}", cache_policy=NO_CACHE)
+def of_scope(scope: str, now: float) -> dict[str, Any]:
+    """The night of one scope, its report left for people; a fault is an answer here, so that the others go on."""
+    config, place = load_config(), Home.here()
+    (found,) = work.spend_all(place, config, [Scope.parse(scope)], now, WORKERS)  # above one: in a process of its own
+    leave_night(place, found)
+    return found
+
+
 def watched(on_trial: Callable[[int], None]) -> Flow[..., dict[str, Any]]:
-    """The same flow, telling `on_trial` how many trials of the search are done: for a progress bar."""
+    """The flow of one scope, telling `on_trial` how many trials of the search are done: for a progress bar."""
 
     @flow(name="night")
     def night_watched(tenant: str, workspace: str, domain: str, now: float) -> dict[str, Any]:
@@ -106,31 +89,22 @@ def _night(
     workspace: str,
     domain: str,
     now: float | None = None,
-    on_trial: Callable[[int], None] = lambda done: None,
+    on_trial: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    now = time.time() if now is None else now
     config, place = load_config(), Home.here()
     scope = config.scope(tenant, workspace, domain)
-    run_id = new_id(time.time())
-    work.note_changes(place, config, signing_key(place.root), now)
-    complete(place, config)  # of erasures that were interrupted
-    with place.open_record() as record:
-        epoch = record.epoch().number
-    feedback = load(place, config, scope, now)
-    try:
-        learned = learn(place, config, scope, feedback, now, on_trial)
-    except NotEnoughDataError as error:
-        report = work.keep(run_id, scope, feedback, place, now, str(error))
-    else:
-        judged = judge(place, config, scope, learned, now)
-        report = publish(place, config, run_id, learned, judged, scope, now, epoch)
-    found = asdict(report) | {"scope": str(scope), "markdown": report.render()}
-    write_run(
-        place.warehouse,
-        {"id": run_id, "scope": str(scope), "time": now, "verdict": report.verdict, "report": found},
-    )
-    create_markdown_artifact(found["markdown"], key=f"night-{tenant}-{workspace}-{domain}".replace("_", "-"))
+    told = on_trial or _shown(scope, config.night.trials)
+    found = work.spend(place, config, scope, time.time() if now is None else now, step=step, on_trial=told)
+    leave_night(place, found)
+    if found["verdict"] == "failed":
+        raise PilotageError(found["reason"])
     return found
+
+
+def _shown(scope: Scope, trials: int) -> Callable[[int], None]:
+    """Trials of the search as a bar on the page of the run."""
+    bar = create_progress_artifact(progress=0.0, key=key_of("search", scope), description="trials of the search")
+    return lambda done: update_progress_artifact(bar, 100.0 * done / trials)  # type: ignore[arg-type,return-value]
 
 
 @atexit.register

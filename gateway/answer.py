@@ -112,7 +112,7 @@ class Stream:
         """Wait for the first token."""
         async for piece in self._pieces:
             self._first.append(piece)
-            if piece.text or piece.tool_calls:
+            if piece.text.strip() or piece.tool_calls:
                 break
         return self
 
@@ -257,10 +257,13 @@ class Gateway:
         while True:
             asked += 1
             gathered = call.current = Gathered(call.arm(name), _now())
+            held = deque[Piece]()  # white space before the first word: shown with it, or never
             try:
                 async with aclosing(self._attempt(call, gathered, is_streaming)) as pieces:
                     async for piece in pieces:
-                        yield piece
+                        held.append(piece)
+                        while held and gathered.has_begun:
+                            yield held.popleft()
             except GatewayError as error:
                 failed = self._failed(call, gathered, error)
                 is_shown = is_streaming and gathered.has_begun

@@ -87,7 +87,7 @@ class Gathered:
 
     def add(self, piece: Piece, now: float) -> None:
         """Take in the next piece."""
-        if piece.text or piece.tool_calls:
+        if piece.tool_calls or piece.text.strip() or (piece.text and self.has_begun):
             self.first_token, self.last_token = self.first_token or now, now
         if piece.text:
             self.texts.append(piece.text)
@@ -168,7 +168,7 @@ async def streamed(
         while (piece := await _next(pieces, min(patient_until, ends), arm, gathered, settings)) is not None:
             now = _now()
             gathered.add(piece, now)
-            if piece.text or piece.tool_calls:
+            if gathered.last_token == now:
                 patient_until = now + settings.stall_s
             yield piece
     finally:
@@ -192,7 +192,9 @@ async def _next(
 
 def _silent(arm: ArmConfig, gathered: Gathered, settings: GatewayConfig) -> GatewayError:
     now = _now()
-    if gathered.last_token is not None and now - gathered.last_token >= settings.stall_s:
+    if (
+        gathered.last_token is not None and now - gathered.last_token >= 0.99 * settings.stall_s
+    ):  # a timer may ring early by a tick
         return _late(arm, "stalled", f"no token came for {settings.stall_s:g} s")
     if gathered.last_token is not None:
         return _late(arm, "total_timeout", "the whole answer did not come in time")
@@ -213,7 +215,7 @@ def _not_empty(gathered: Gathered) -> None:
 
 def _merge(call: dict[str, Any], delta: Mapping[str, Any]) -> None:
     """Put a delta of a tool call, in OpenAI's form, to what came of it: arguments grow, the rest is named once."""
-    for key in ("id", "type"):
+    for key in ("id", "type", "extra_content"):  # the last carries a signature that Gemini wants back
         if delta.get(key):
             call[key] = delta[key]
     told, function = delta.get("function") or {}, call.setdefault("function", {"name": "", "arguments": ""})

@@ -7,9 +7,11 @@ There is no deadline here but that of the connection: whoever asks sets them, an
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, NoReturn
 
 import httpx
@@ -63,6 +65,7 @@ class Server:
             # Compressed events come late, and what is small on the wire may be huge in memory.
             headers={"accept-encoding": "identity", "content-type": "application/json", **headers},
             auth=key,
+            verify=_trusted(trust_env),
             trust_env=trust_env,
             timeout=httpx.Timeout(None, connect=connect_s),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=_IDLE),
@@ -174,6 +177,12 @@ class Server:
     def _lost(self, error: Exception) -> NoReturn:
         kind, what = next((known for type_, known in _LOST.items() if isinstance(error, type_)), _CUT)
         raise self.failure(kind, what, "ask again, or another model") from None
+
+
+@cache
+def _trusted(trust_env: bool) -> ssl.SSLContext:
+    """Whom to believe who they are: read once, it takes longer than a request."""
+    return httpx.create_ssl_context(trust_env=trust_env)
 
 
 _CUT: tuple[Failure, str] = ("cut", "must answer to the end, but the connection broke before that")

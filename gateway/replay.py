@@ -7,10 +7,10 @@ prompt that was not recorded is an error.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gateway.adapter import Ask, GatewayError, Piece
 
@@ -75,13 +75,12 @@ class Replay:
             raise GatewayError(f"the recording {path} must be readable UTF-8, but: {error}.") from error
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                row = _row(line, f"{path}, line {number}")
-                models = recordings.setdefault(row["prompt"], {})
-                models[row["model"]] = Recording(float(row["quality"]), float(row["cost_usd"]), row.get("text"))
+                prompt, model, recording = _row(line, f"{path}, line {number}")
+                recordings.setdefault(prompt, {})[model] = recording
         return cls(recordings)
 
 
-def _row(line: str, where: str) -> dict[str, Any]:
+def _row(line: str, where: str) -> tuple[str, str, Recording]:
     try:
         row = json.loads(line)
         missing = {"prompt", "model", "quality", "cost_usd"} - set(row)
@@ -89,4 +88,12 @@ def _row(line: str, where: str) -> dict[str, Any]:
         raise GatewayError(f"each line of a recording must be a JSON object, but {where}: {error}.") from None
     if missing:
         raise GatewayError(f"a recording needs prompt, model, quality and cost_usd; {where} lacks {sorted(missing)}.")
-    return dict(row)
+    prompt, model, text, quality, usd = (row.get(k) for k in ("prompt", "model", "text", "quality", "cost_usd"))
+    named = isinstance(prompt, str) and isinstance(model, str) and isinstance(text, str | None)
+    measured = isinstance(quality, int | float) and isinstance(usd, int | float)
+    if not (named and measured and 0.0 <= quality <= 1.0 and 0.0 <= usd < math.inf):
+        raise GatewayError(
+            f"a recording's prompt, model and text must be strings, its quality in [0, 1], its cost_usd >= 0; {where} "
+            "holds something else."
+        )
+    return prompt, model, Recording(float(quality), float(usd), text)

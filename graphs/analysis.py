@@ -2,58 +2,101 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from graphs import sentiment, summary, topics
+from graphs import claims, names, sentiment, summary, topics, voices
+from graphs.findings import finding
 from graphs.index import Vectors
+from graphs.novelty import Earlier, new_phrases
 from graphs.passage import Segment
-from graphs.segment import segments_of
-from graphs.state import Analysis, Evidence, Finding, Kind, State
+from graphs.state import Analysis, Finding, Kind, State
 from graphs.steady import steady
-from graphs.words import language, phrases
+from graphs.voices import Read, read_of
 
-_SHOWN = 3  # pieces of evidence that a finding quotes; it lists all its segments
-_QUOTE_CHARS = 160
 _KEY_PHRASES = 10
 
 
-def analysis(state: State) -> State:
-    """analysis: topics, key phrases, sentiment, summary, over embeddings where there are some."""
-    segments = segments_of(state)
-    texts = [segment.text for segment in segments]
-    index = state.get("index")
-    with steady():
-        rows = topics.directions(texts, None if index is None else index.vectors, [one.document for one in segments])
-        labels = topics.cluster(rows)
-    said = [Counter(phrases(text)) for text in texts]
-    weights = topics.class_weights(said, labels)
-    tongues = {document.id: language(document.text[:50_000]) for document in state["documents"]}
-    spoken = sorted(set(tongues.values()))
-    tones = [sentiment.tone(one.text) if tongues[one.document] == "en" else sentiment.Tone() for one in segments]
-    return {
-        "analysis": Analysis(
-            language="+".join(spoken),
-            method={
-                "vectors": "tf-idf" if index is None else index.embedder,
-                "topics": "k-means, number by silhouette, labels by c-TF-IDF",
-                "key_phrases": "c-TF-IDF with MMR",
-                "sentiment": sentiment.METHOD if "en" in spoken else "none: the lexicon is English, the text is not",
-                "summary": "extractive: sentences of the text itself",
-            },
-            topics=_topics(segments, rows, labels, weights),
-            key_phrases=_key_phrases(segments, said, labels, weights),
-            sentiment=sentiment.together(tones).score,
-            sentiment_by_segment=tuple(tone.score for tone in tones),
-            sentiments=_sentiments(segments, tones),
-            summary=tuple(
-                _finding("summary", sentence, score, segments, [i], sentence)
-                for i, sentence, score in summary.central_sentences(texts)
-            ),
-        )
-    }
+def analysis_with(
+    earlier: Earlier | None = None, summarise: summary.Summarise | None = None
+) -> Callable[[State], State]:
+    """The analysis step. earlier: what a namespace held before; summarise: who writes the summary."""
+
+    def analysis(state: State) -> State:
+        """analysis: topics, phrases, names, claims, questions, sentiment, speakers, what is new, and a summary."""
+        read = read_of(state)
+        index = state.get("index")
+        with steady():
+            rows = topics.directions(
+                read.texts, None if index is None else index.vectors, [one.document for one in read.segments]
+            )
+            labels = topics.cluster(rows)
+        weights = topics.class_weights(read.said, labels)
+        english = ["en" in tongue for tongue in read.tongues]
+        tones = [
+            sentiment.tone(text) if is_english else sentiment.Tone()
+            for text, is_english in zip(read.texts, english, strict=True)
+        ]
+        spoken = sorted(frozenset().union(*read.tongues))
+        before = _before(state, earlier)
+        sentences_, how = _summary(read, summarise)
+        return {
+            "analysis": Analysis(
+                language="+".join(spoken) or "unknown",
+                method={
+                    "vectors": "tf-idf" if index is None else index.embedder,
+                    "topics": "k-means, number by silhouette, labels by c-TF-IDF",
+                    "key_phrases": "c-TF-IDF with MMR",
+                    "sentiment": sentiment.METHOD if any(english) else "none: the lexicon is English, the text is not",
+                    "names": names.METHOD,
+                    "claims": claims.METHOD,
+                    "new": f"c-TF-IDF against {len(before)} earlier passages" if before else "none: nothing earlier",
+                    "summary": how,
+                },
+                topics=_topics(read.segments, rows, labels, weights),
+                key_phrases=_key_phrases(read, labels, weights),
+                sentiment=sentiment.together(tones).score,
+                sentiment_by_segment=tuple(tone.score for tone in tones),
+                sentiments=voices.sentiments(read.segments, tones),
+                summary=sentences_,
+                sentiment_over_time=tuple(voices.course(read.segments, tones)),
+                names=voices.named(read),
+                claims=voices.claimed(read),
+                questions=voices.asked(read),
+                speakers=voices.speakers(read.segments),
+                new=_said("new", new_phrases(read.said, before), read),
+            )
+        }
+
+    return analysis
+
+
+analysis = analysis_with()
+
+
+def _before(state: State, earlier: Earlier | None) -> Sequence[str]:
+    if earlier is None:
+        return ()
+    return earlier(state["request"].namespace, [document.id for document in state["documents"]])
+
+
+def _summary(read: Read, summarise: summary.Summarise | None) -> tuple[tuple[Finding, ...], str]:
+    """Findings, and who wrote them. A model that fails, or supports nothing that it says, leaves it to the extract."""
+    why = ""
+    if summarise is not None:
+        try:
+            written = summarise([one.text for one in read.segments])
+        except Exception as error:
+            why = f" (the model failed: {type(error).__name__})"
+        else:
+            if written:
+                found = (finding("summary", said, 1.0, read.segments, places, said) for said, places in written)
+                return tuple(found), "written by a model, each sentence with the passages that it names"
+            why = " (the model named no passage)"
+    central = summary.central_sentences(read.texts)
+    found = (finding("summary", sentence, score, read.segments, [i], sentence) for i, sentence, score in central)
+    return tuple(found), f"extractive: sentences of the text itself{why}"
 
 
 def _topics(
@@ -68,64 +111,24 @@ def _topics(
             continue  # no content word at all
         nearest = members[np.argsort(-(rows[members] @ rows[members].mean(axis=0)), kind="stable")]
         share = len(members) / len(segments)
-        found.append(_finding("topic", " · ".join(chosen), share, segments, nearest.tolist(), chosen[0]))
-    return tuple(sorted(found, key=lambda finding: -finding.score))
+        found.append(finding("topic", " · ".join(chosen), share, segments, nearest.tolist(), chosen[0]))
+    return tuple(sorted(found, key=lambda one: -one.score))
 
 
-def _key_phrases(
-    segments: Sequence[Segment],
-    said: Sequence[Counter[str]],
-    labels: topics.Labels,
-    weights: Sequence[dict[str, float]],
-) -> tuple[Finding, ...]:
-    """Phrases by their weight in each topic times the topic's share, each with the segments that say it most."""
+def _key_phrases(read: Read, labels: topics.Labels, weights: Sequence[dict[str, float]]) -> tuple[Finding, ...]:
+    """Phrases by their weight in each topic times the topic's share."""
     shares = np.bincount(labels, minlength=len(weights)) / len(labels)
     overall: dict[str, float] = {}
     for share, terms in zip(shares.tolist(), weights, strict=True):
         for term, weight in terms.items():
             overall[term] = overall.get(term, 0.0) + share * weight
+    return _said("key_phrase", topics.distinct_phrases(overall, _KEY_PHRASES), read)
+
+
+def _said(kind: Kind, weighted: Sequence[tuple[str, float]], read: Read) -> tuple[Finding, ...]:
+    """Phrases, each with the segments that say it most."""
     found = []
-    for term, weight in topics.distinct_phrases(overall, _KEY_PHRASES):
-        times = {i: count for i, terms in enumerate(said) if (count := terms[term])}
-        found.append(_finding("key_phrase", term, weight, segments, sorted(times, key=lambda i: -times[i]), term))
+    for term, weight in weighted:
+        times = {i: count for i, terms in enumerate(read.said) if (count := terms[term])}
+        found.append(finding(kind, term, weight, read.segments, sorted(times, key=lambda i: -times[i]), term))
     return tuple(found)
-
-
-def _sentiments(segments: Sequence[Segment], tones: Sequence[sentiment.Tone]) -> tuple[Finding, ...]:
-    """The segments that praise, and those that complain, the plainest first."""
-    found = []
-    for label, sign in (("positive", 1), ("negative", -1)):
-        members = [i for i, tone in enumerate(tones) if sign * tone.balance > 0]
-        members.sort(key=lambda i: -sign * tones[i].balance)
-        if members:
-            scores = [score for i in members if (score := tones[i].score) is not None]
-            first = tones[members[0]]
-            word = (first.positive if sign > 0 else first.negative)[0]
-            found.append(_finding("sentiment", label, float(np.mean(scores)), segments, members, word))
-    return tuple(found)
-
-
-def _finding(
-    kind: Kind, label: str, score: float, segments: Sequence[Segment], members: Sequence[int], about: str
-) -> Finding:
-    """A finding over `members`, strongest first; its quotations are cut around `about` where they hold it."""
-    shown = [segments[i] for i in members[:_SHOWN]]
-    evidence = tuple(
-        Evidence(one.index, one.name, one.start_s, one.end_s, one.lines, one.speaker, quote(one.text, about))
-        for one in shown
-    )
-    return Finding(kind, label, round(score, 6), tuple(sorted(segments[i].index for i in members)), evidence)
-
-
-def quote(text: str, about: str, most: int = _QUOTE_CHARS) -> str:
-    """At most `most` characters of a text, whole words, with `about` in sight where the text holds it."""
-    text = " ".join(text.split())
-    if len(text) <= most:
-        return text
-    at = max(text.casefold().find(about.casefold()), 0)
-    start = 0 if at < most // 2 else text.rfind(" ", 0, at - most // 4) + 1
-    piece = text[start : start + most - 2]
-    if start + len(piece) < len(text):
-        piece = piece[: piece.rfind(" ")] if " " in piece[most // 2 :] else piece
-        piece += "…"
-    return "…" + piece if start else piece

@@ -9,14 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from graphs.state import Status
+from graphs.state import State, Status
 
-What = Literal["started", "completed", "failed", "skipped"]
+What = Literal["started", "retried", "completed", "failed", "skipped"]
 _LONGEST_REASON = 2_000
 
 
@@ -29,14 +29,14 @@ class Event:
     what: What
     time: float  # UTC, seconds since the epoch
     duration_s: float | None = None  # of the step, when it ends
-    reason: str | None = None  # why it failed or was skipped
+    reason: str | None = None  # why it failed, was skipped, or is tried again
 
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
     """Something that the run had to do without, and why."""
 
-    event: str  # fallback_sequential, segment_failed, embed_failed, documents_left_out, listener_failed
+    event: str  # fallback_sequential, segment_failed, embed_failed, documents_left_out, not_stored, listener_failed
     step: str
     reason: str
 
@@ -62,7 +62,7 @@ class Counters:
             if event.what == "started":
                 self._in_flight[event.step] += 1
                 return
-            if event.what != "skipped":
+            if event.what in ("completed", "failed"):
                 self._in_flight[event.step] -= 1
                 self._seconds[event.step] += event.duration_s or 0.0
             self._steps[event.step, event.what] += 1
@@ -85,7 +85,7 @@ class Counters:
 
     def snapshot(self) -> dict[str, Any]:
         """{"runs": {status: n}, "runs_in_flight": n, "degradations": {event: n},
-        "steps": {step: {"completed", "failed", "skipped", "in_flight", "seconds"}}}.
+        "steps": {step: {"completed", "failed", "skipped", "retried", "in_flight", "seconds"}}}.
         """
         with self._lock:
             names = sorted({step for step, _ in self._steps} | set(self._in_flight))
@@ -95,7 +95,7 @@ class Counters:
                 "degradations": dict(self._degradations),
                 "steps": {
                     name: {
-                        **{what: self._steps[name, what] for what in ("completed", "failed", "skipped")},
+                        **{what: self._steps[name, what] for what in ("completed", "failed", "skipped", "retried")},
                         "in_flight": self._in_flight[name],
                         "seconds": self._seconds[name],
                     }
@@ -107,45 +107,102 @@ class Counters:
 COUNTERS = Counters()  # of this process: what a service shows as metrics
 
 
+class Journal(Protocol):
+    """Where a run is made durable, and what an earlier process left of it (runs.py)."""
+
+    events: list[Event]
+    degradations: list[Degradation]
+    updates: Mapping[str, State]
+
+    def write(self, told: Sequence[Event | Degradation], step: str | None = None, update: State | None = None) -> None:
+        """Keep what happened, and with it what a step that ended has left; all or nothing."""
+
+    def cancelled(self) -> bool:
+        """Whether somebody asked the run to stop."""
+
+
 class Recorder:
-    """The audit trail of one run: writes it, counts it, tells the listener."""
+    """The audit trail of one run: writes it, counts it, tells the listener; with a journal, durably.
 
-    def __init__(self, run_id: str, counters: Counters, listener: Listener | None = None) -> None:
+    What an earlier process did stands in the trail, and is not counted again. Raises what the journal raises.
+    """
+
+    def __init__(
+        self, run_id: str, counters: Counters, listener: Listener | None = None, journal: Journal | None = None
+    ) -> None:
         self.run_id = run_id
-        self.events: list[Event] = []
-        self.degradations: list[Degradation] = []
-        self._counters = counters
-        self._listener = listener
+        self.events: list[Event] = [] if journal is None else list(journal.events)
+        self.degradations: list[Degradation] = [] if journal is None else list(journal.degradations)
+        self.updates: dict[str, State] = {} if journal is None else dict(journal.updates)  # of steps that have ended
+        self.stopped: str | None = None  # why no further step is taken
+        self._counters, self._listener, self._journal = counters, listener, journal
+        self._started: dict[str, float] = {}  # steps in flight, by when they began
+        self._unwritten: list[Event | Degradation] = []
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Record a step from start to end; an exception is recorded as its failure and goes on upwards."""
-        start = time.perf_counter()
-        self._add(Event(self.run_id, name, "started", time.time()))
-        try:
-            yield
-        except BaseException as error:  # an interrupt, too, must take the step out of flight
-            self._add(Event(self.run_id, name, "failed", time.time(), time.perf_counter() - start, reason_of(error)))
-            raise
-        self._add(Event(self.run_id, name, "completed", time.time(), time.perf_counter() - start))
+    def start(self, name: str) -> None:
+        """A step begins; one that is tried again goes on."""
+        if name not in self._started:
+            self._started[name] = time.perf_counter()
+            self._add(Event(self.run_id, name, "started", time.time()))
+            self.flush()
+
+    def retry(self, name: str, error: BaseException, attempts: int) -> bool:
+        """Whether a step that failed may be tried again; if so, that is recorded."""
+        before = sum(event.step == name and event.what == "retried" for event in self.events)
+        if before + 1 >= attempts:
+            return False
+        self._add(Event(self.run_id, name, "retried", time.time(), None, reason_of(error)))
+        self.flush()
+        return True
+
+    def end(self, name: str, what: What, reason: str | None = None) -> None:
+        """A step ends, completed or failed."""
+        self._add(Event(self.run_id, name, what, time.time(), time.perf_counter() - self._started.pop(name), reason))
 
     def skip(self, name: str, reason: str) -> None:
         """Record that a step is not taken."""
         self._add(Event(self.run_id, name, "skipped", time.time(), None, reason))
 
     def degrade(self, event: str, step: str, reason: str) -> None:
-        """Record something that the run does without."""
+        """Record something that the run does without; the same of the same step once."""
         degradation = Degradation(event, step, reason)
+        if degradation in self.degradations:
+            return
         self.degradations.append(degradation)
+        self._unwritten.append(degradation)
         self._counters.degrade(degradation)
 
+    def leave(self, name: str, update: State) -> State:
+        """Keep what a step that has ended leaves, together with all that was not written yet; gives the update."""
+        if self._journal is not None:
+            self._journal.write(self._unwritten, name, update)
+        self._unwritten = []
+        self.updates[name] = update
+        return update
+
+    def flush(self) -> None:
+        """Make durable what happened."""
+        if self._journal is not None and self._unwritten:
+            self._journal.write(self._unwritten)
+        self._unwritten = []
+
+    def unwritten(self) -> Sequence[Event | Degradation]:
+        """What happened since the journal was last written."""
+        return tuple(self._unwritten)
+
+    def cancelled(self) -> bool:
+        """Whether somebody asked the run to stop."""
+        return self._journal is not None and self._journal.cancelled()
+
     def close(self, steps: Sequence[str]) -> None:
-        """Record as skipped every step that has not come to its end, with the reason that stopped the run."""
-        ended = {event.step for event in self.events if event.what != "started"}
+        """Leave nothing open: what is in flight has failed, what was not taken is skipped, with the reason."""
+        for name in list(self._started):
+            self.end(name, "failed", "the run stopped in it")
+        ended = {event.step for event in self.events if event.what in ("completed", "failed", "skipped")}
         failed = [event.step for event in self.events if event.what == "failed"]
         for name in steps:
             if name not in ended:
-                self.skip(name, f"{failed[-1]} failed" if failed else "the run stopped before it")
+                self.skip(name, self.stopped or (f"{failed[-1]} failed" if failed else "the run stopped before it"))
 
     def trail(self) -> tuple[dict[str, Any], ...]:
         """The events, as JSON."""
@@ -153,6 +210,7 @@ class Recorder:
 
     def _add(self, event: Event) -> None:
         self.events.append(event)
+        self._unwritten.append(event)
         self._counters.count(event)
         if self._listener is not None:
             try:

@@ -1,7 +1,7 @@
 """WebVTT and SubRip to cues. webvtt-py reads them; this file keeps line numbers, and lets nothing vanish.
 
 webvtt-py passes silently over a cue that it cannot read. So every line with an arrow is looked at here first, and
-each that holds text must come back as a cue; one that does not is an error with its line.
+each that holds text must come back as a cue; one that does not is a fault with its line, and the rest is kept.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import webvtt
 from webvtt.errors import MalformedCaptionError, MalformedFileError
@@ -27,6 +28,7 @@ _TIMING = {
 _MODEL = {"webvtt": "00:01:02.345 --> 00:01:04.000", "srt": "00:01:02,345 --> 00:01:04,000"}
 _VOICE = re.compile(r"<v(?:\.[\w.]+)?\s+([^<>\n]{1,200})>")
 _STYLE_OVERRIDE = re.compile(r"\{\\[^{}\n]{0,100}\}")  # {\an8} and the like, which players obey and nobody says
+_LEAP_MS = 3_600_000  # an hour without a word is more often a wrong stamp
 _NOT_CUES = ("NOTE", "STYLE", "REGION")
 
 
@@ -38,47 +40,68 @@ class _Timing:
     last_line: int  # of its text; equal to `line` if it has none
 
 
-def parse(name: str, text: str, kind: str) -> tuple[Cue, ...]:
-    """Cues of a WebVTT or SubRip text in order, rolling repeats removed; raises IngestError."""
+def parse(name: str, text: str, kind: str) -> tuple[tuple[Cue, ...], tuple[IngestError, ...]]:
+    """Cues of a WebVTT or SubRip text by their start, rolling repeats removed; and what could not be read of it.
+
+    Raises IngestError where it is no such file at all.
+    """
     lines = text.split("\n")
     first = next(i for i, line in enumerate(lines) if line.strip())
     if kind == "webvtt" and not lines[first].startswith("WEBVTT"):
         raise IngestError(name, "format", "a WebVTT file must begin with WEBVTT", "add that line at its top", first + 1)
-    timings = _timings(name, lines, kind)
-    _no_stray_blocks(name, lines, kind, first)
-    _check_times(name, timings)
+    faults: list[IngestError] = []
+    timings = _timings(name, lines, kind, faults)
+    _no_stray_blocks(name, lines, kind, first, faults)
+    if not timings and faults:
+        raise faults[0]
     try:
         parsed = webvtt.from_buffer(lines[first:], format="vtt" if kind == "webvtt" else "srt").captions
-    except (MalformedFileError, MalformedCaptionError) as error:
+    except (MalformedCaptionError, MalformedFileError) as error:
         mend = "number each cue above its times" if kind == "srt" else "write each cue as times, then text"
         raise IngestError(name, "format", f"the first cue cannot be read ({error})", mend, first + 1) from None
-    paired = list(_pair(name, parsed, timings))
-    return tuple(cue for caption, timing in _unroll(paired) for cue in _cues(caption, timing))
+    paired = list(_pair(name, parsed, timings, faults))
+    sound = _in_order(name, paired, faults)
+    cues = tuple(cue for caption, timing in _unroll(sound) for cue in _cues(caption, timing))
+    if not cues and faults:
+        raise faults[0]
+    return cues, tuple(sorted(faults, key=lambda fault: fault.line or 0))
 
 
-def _timings(name: str, lines: Sequence[str], kind: str) -> list[_Timing]:
+def _timings(name: str, lines: list[str], kind: str, faults: list[IngestError]) -> list[_Timing]:
+    """Every line of times that can be read; a cue whose times cannot is emptied, so that it spoils no other."""
     found: list[_Timing] = []
     for i, line in enumerate(lines):
         if "-->" not in line or (kind == "srt" and not _starts_srt_cue(lines, i)):
             continue
+        last = i
+        while last + 1 < len(lines) and lines[last + 1].strip() and "-->" not in lines[last + 1]:
+            last += 1
         match = _TIMING[kind].match(line)
         try:
             stamps = [_milliseconds(match.group(g), kind) for g in (1, 2)] if match else []
         except MalformedCaptionError:
             stamps = []
-        if not stamps:
-            cut = not any(rest.strip() for rest in lines[i + 1 :])
-            problem = "the file ends inside a cue" if cut else "times cannot be read"
-            mend = "write them as " + _MODEL[kind]
-            raise IngestError(name, "truncated" if cut else "format", f"{problem}: {line.strip()[:60]!r}", mend, i + 1)
-        last = i
-        while last + 1 < len(lines) and lines[last + 1].strip() and "-->" not in lines[last + 1]:
-            last += 1
-        found.append(_Timing(i + 1, stamps[0], stamps[1], last + 1))
+        if stamps:
+            found.append(_Timing(i + 1, stamps[0], stamps[1], last + 1))
+            continue
+        cut = not any(rest.strip() for rest in lines[i + 1 :])
+        problem = "the file ends inside a cue" if cut else "times cannot be read"
+        mend = "write them as " + _MODEL[kind]
+        faults.append(
+            IngestError(name, "truncated" if cut else "format", f"{problem}: {line.strip()[:60]!r}", mend, i + 1)
+        )
+        named = i > 0 and lines[i - 1].strip() and (i < 2 or not lines[i - 2].strip())
+        _empty(lines, i - 1 if named and (kind == "webvtt" or lines[i - 1].strip().isdigit()) else i, last)
     if found and not any(line.strip() for line in lines[found[-1].line :]):
         mend = "export the file again, or delete its last cue"
-        raise IngestError(name, "truncated", "the file ends before the text of its last cue", mend, found[-1].line)
+        problem = "the file ends before the text of its last cue"
+        faults.append(IngestError(name, "truncated", problem, mend, found[-1].line))
+        found.pop()
     return found
+
+
+def _empty(lines: list[str], first: int, last: int) -> None:
+    lines[first : last + 1] = [""] * (last + 1 - first)
 
 
 def _starts_srt_cue(lines: Sequence[str], i: int) -> bool:
@@ -94,7 +117,7 @@ def _milliseconds(stamp: str, kind: str) -> int:
     return ((hours * 60 + minutes) * 60 + seconds) * 1000 + milliseconds
 
 
-def _no_stray_blocks(name: str, lines: Sequence[str], kind: str, first: int) -> None:
+def _no_stray_blocks(name: str, lines: list[str], kind: str, first: int, faults: list[IngestError]) -> None:
     """Text without times would be lost (WebVTT) or, cut off at the end, glued to the cue before it (SubRip)."""
     blocks = list(_blocks(lines, kind))
     for at, block in blocks:
@@ -106,10 +129,13 @@ def _no_stray_blocks(name: str, lines: Sequence[str], kind: str, first: int) -> 
         cut_number = len(block) == 1 and block[0].strip().isdigit()
         if last and (kind == "webvtt" or cut_number or re.match(r"\s*\d{1,2}:\d", block[-1])):
             problem, mend = "the file ends inside a cue", "export the file again, or delete its last cue"
-            raise IngestError(name, "truncated", problem, mend, at + len(block))
-        if kind == "webvtt":
+            faults.append(IngestError(name, "truncated", problem, mend, at + len(block)))
+        elif kind == "webvtt":
             problem = f"text without times: {block[0].strip()[:60]!r}"
-            raise IngestError(name, "format", problem, "put its times above it, or begin it with NOTE", at + 1)
+            faults.append(IngestError(name, "format", problem, "put its times above it, or begin it with NOTE", at + 1))
+        else:
+            continue
+        _empty(lines, at, at + len(block) - 1)
 
 
 def _blocks(lines: Sequence[str], kind: str) -> Iterator[tuple[int, list[str]]]:
@@ -125,16 +151,29 @@ def _blocks(lines: Sequence[str], kind: str) -> Iterator[tuple[int, list[str]]]:
             block = []
 
 
-def _check_times(name: str, timings: Sequence[_Timing]) -> None:
-    before = 0
-    for timing in timings:
-        if timing.end_ms < timing.start_ms:
-            problem = f"a cue ends at {_clock(timing.end_ms)}, before it starts at {_clock(timing.start_ms)}"
-            raise IngestError(name, "times", problem, "swap or correct its times", timing.line)
-        if timing.start_ms < before:
-            problem = f"a cue starts at {_clock(timing.start_ms)}, before the one above it at {_clock(before)}"
-            raise IngestError(name, "times", problem, "sort the cues by their start", timing.line)
-        before = timing.start_ms
+def _in_order(
+    name: str, paired: list[tuple[Caption, _Timing]], faults: list[IngestError]
+) -> list[tuple[Caption, _Timing]]:
+    """Cues by their start; one that ends before it starts ends where it starts. Each kind of fault is told once."""
+    reversed_ = [timing for _, timing in paired if timing.end_ms < timing.start_ms]
+    if reversed_:
+        one = reversed_[0]
+        problem = f"a cue ends at {_clock(one.end_ms)}, before it starts at {_clock(one.start_ms)}"
+        problem += f" ({len(reversed_)} of {len(paired)} do so, and are taken to end where they start)"
+        faults.append(IngestError(name, "times", problem, "swap or correct their times", one.line))
+    sound = [(caption, replace(timing, end_ms=max(timing.start_ms, timing.end_ms))) for caption, timing in paired]
+    back = [(a, b) for (_, a), (_, b) in pairwise(sound) if b.start_ms < a.start_ms]
+    if back:
+        before, after = back[0]
+        problem = f"a cue starts at {_clock(after.start_ms)}, before the one above it at {_clock(before.start_ms)}"
+        problem += f" ({len(back)} of {len(paired)} do so, and all are sorted)"
+        faults.append(IngestError(name, "times", problem, "sort the cues by their start", after.line))
+    sound.sort(key=lambda pair: pair[1].start_ms)
+    leap = next(((a, b) for (_, a), (_, b) in pairwise(sound) if b.start_ms - a.end_ms > _LEAP_MS), None)
+    if leap is not None:
+        problem = f"the times leap from {_clock(leap[0].end_ms)} to {_clock(leap[1].start_ms)}"
+        faults.append(IngestError(name, "times", problem, "check the times of this cue", leap[1].line))
+    return sound
 
 
 def _clock(milliseconds: int) -> str:
@@ -142,8 +181,10 @@ def _clock(milliseconds: int) -> str:
     return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}.{milliseconds % 1000:03}"
 
 
-def _pair(name: str, captions: Sequence[Caption], timings: Sequence[_Timing]) -> Iterator[tuple[Caption, _Timing]]:
-    """Each caption with its line; a timing line with text that did not become a caption is an error."""
+def _pair(
+    name: str, captions: Sequence[Caption], timings: Sequence[_Timing], faults: list[IngestError]
+) -> Iterator[tuple[Caption, _Timing]]:
+    """Each caption with its line; a timing line with text that did not become a caption is a fault."""
     waiting = iter([caption for caption in captions if caption.text.strip()])
     caption = next(waiting, None)
     for timing in timings:
@@ -152,7 +193,7 @@ def _pair(name: str, captions: Sequence[Caption], timings: Sequence[_Timing]) ->
             caption = next(waiting, None)
         elif timing.last_line > timing.line:
             mend = "write each cue as an empty line, a number, its times, its text"
-            raise IngestError(name, "format", "a cue cannot be read", mend, timing.line)
+            faults.append(IngestError(name, "format", "a cue cannot be read", mend, timing.line))
 
 
 def _unroll(paired: list[tuple[Caption, _Timing]]) -> list[tuple[Caption, _Timing]]:

@@ -7,7 +7,18 @@ from typing import Literal
 from bandits.errors import PilotageError
 
 Fault = Literal[
-    "missing", "too_large", "unsupported", "empty", "binary", "encoding", "format", "truncated", "times", "none_left"
+    "missing",
+    "too_large",
+    "unsupported",
+    "empty",
+    "binary",
+    "encoding",
+    "format",
+    "truncated",
+    "times",
+    "none_left",
+    "refused",
+    "unreachable",
 ]
 
 
@@ -22,3 +33,19 @@ class IngestError(PilotageError, ValueError):
 
 class EmbedError(PilotageError, ValueError):
     """Vectors do not have the dimension, or the rows, that their index needs."""
+
+
+class RunsError(PilotageError):
+    """The store of runs cannot be read or written, or was given what it cannot keep."""
+
+
+class RunTakenError(RunsError):
+    """Another process has taken this run over; whoever meets this stops, and nothing is stored twice."""
+
+
+class UnknownRunError(RunsError):
+    """There is no such run in this tenant."""
+
+
+class LibraryError(PilotageError, ValueError):
+    """The file of the library is held by others, or is none that this version can read."""

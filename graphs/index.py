@@ -1,4 +1,4 @@
-"""The vectors of a run, and search by meaning: inside one namespace, and only there."""
+"""The vectors of a run, and search by words and meaning: inside one namespace, and only there."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bandits.errors import InvalidNameError
+from bandits.types import valid_name
 from graphs.errors import EmbedError
+from graphs.fusion import fused
+from graphs.keywords import Keywords, terms
 from graphs.passage import Segment
 
 Vectors = NDArray[np.float32]
@@ -36,7 +41,7 @@ def unit(vectors: NDArray[Any]) -> Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A segment that answers a query; `score` is the cosine, in (0, 1]."""
+    """A segment that answers a query; `score` says how well in comparison with the others (fusion.py), 0 to 1.1."""
 
     segment: Segment
     score: float
@@ -62,17 +67,58 @@ class Index:
                 f"{self.embedder}; encode the segments with the encoder of this index."
             )
 
+    @cached_property
+    def _keywords(self) -> Keywords:
+        return Keywords([one.text for one in self.segments])
+
     def search(self, query: str, k: int = 5) -> tuple[Hit, ...]:
-        """The k nearest segments by cosine, best first; fewer, or none, where nothing in them meets the query."""
-        vector = self.encoder.encode([query])
-        if vector.shape != (1, self.vectors.shape[1]):
-            raise EmbedError(
-                f"a query vector must have shape (1, {self.vectors.shape[1]}), but got {vector.shape} from "
-                f"{self.embedder}; search an index with the encoder that made it."
-            )
-        scores = self.vectors @ vector[0]
-        order = np.argsort(-scores, kind="stable")[: max(k, 0)]
-        return tuple(Hit(self.segments[i], float(scores[i]), self.run_id) for i in order if scores[i] > 1e-6)
+        """The k best segments, best first; fewer, or none, where nothing in them meets the query."""
+        if not self.segments:
+            return ()
+        vector = query_vector(self.encoder, self.embedder, query, self.vectors.shape[1])
+        documents = {name: i for i, name in enumerate(dict.fromkeys(one.document for one in self.segments))}
+        document = np.array([documents[one.document] for one in self.segments])
+        words, runs = (self._keywords.matching(query, field) for field in ("words", "runs"))
+        scores, found = fused(
+            words, runs, len(terms(query, "runs")), (self.vectors @ vector).astype(np.float64), document
+        )
+        return tuple(Hit(self.segments[i], float(scores[i]), self.run_id) for i in best(scores, found, k))
+
+
+def query_vector(encoder: Encoder, embedder: str, query: str, dimension: int) -> NDArray[np.float32]:
+    """(dimension,) vector of a query. Raises EmbedError if the encoder makes others."""
+    vector = encoder.encode([query])
+    if vector.shape != (1, dimension):
+        raise EmbedError(
+            f"a query vector must have shape (1, {dimension}), but got {vector.shape} from "
+            f"{embedder}; search an index with the encoder that made it."
+        )
+    return vector[0]
+
+
+def best(scores: NDArray[np.float64], found: NDArray[Any], k: int) -> list[int]:
+    """Places of the k best of those that were found; the earlier one first where two are equal."""
+    order = np.argsort(-scores, kind="stable")
+    return [int(i) for i in order[found[order]][: max(k, 0)]]
+
+
+def valid_namespace(namespace: str) -> str:
+    """`tenant:workspace:name`, each a valid name. Raises InvalidNameError."""
+    parts = namespace.split(":")
+    if len(parts) != 3:
+        raise InvalidNameError(
+            f"a namespace must be tenant:workspace:name, but got {namespace[:200]!r}; give all three."
+        )
+    for part, what in zip(parts, ("tenant", "workspace", "name"), strict=True):
+        valid_name(part, f"{what} of a namespace")
+    return namespace
+
+
+class Shelf(Protocol):
+    """Where the index of a run goes, to be searched afterwards."""
+
+    def put(self, index: Index) -> None:
+        """Keep it."""
 
 
 class VectorStore:

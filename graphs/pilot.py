@@ -11,16 +11,21 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bandits.errors import ConfigError
 from bandits.types import new_id
 from graphs import langgraph_pilot, sequential
 from graphs.audit import COUNTERS, Counters, Listener, Recorder, reason_of
-from graphs.index import VectorStore
+from graphs.errors import RunsError
+from graphs.index import Index, Shelf
 from graphs.state import PilotRequest, PilotResult, State, Status
 from graphs.steps import STEPS, Step, names
 
+if TYPE_CHECKING:
+    from graphs.runs import Journal, RunStore
+
+Label = Literal["langgraph", "sequential"]
 Orchestrator = Literal["auto", "langgraph", "sequential"]
 ENV = "PILOTAGE_ORCHESTRATOR"
 
@@ -32,7 +37,10 @@ def run_pilot(
     listener: Listener | None = None,
     steps: Sequence[Step] = STEPS,
     counters: Counters = COUNTERS,
-    store: VectorStore | None = None,
+    store: Shelf | None = None,
+    runs: RunStore | None = None,
+    run_id: str | None = None,
+    force: bool = False,
 ) -> PilotResult:
     """Run all steps on a request; never raises for what is wrong with a document or a step: the result says it.
 
@@ -40,43 +48,53 @@ def run_pilot(
                    `fallback_sequential`, if it is missing, broken or switched off; "sequential" asks for the plain one.
     listener:      called with each Event as it happens.
     store:         where the vectors go, for searches afterwards; nowhere by default.
+    runs:          where the run is kept: killed at any moment, the same call with its `run_id` goes on at the step it
+                   was killed in; once it has ended, that call gives its result again. Nowhere by default.
+    force:         take a run over from a process of another host, which is known to be gone.
     status:        "failed" if ingest or analysis failed, "degraded" if anything was done without, else "ok".
-    Raises ConfigError if the orchestrator is none of the three.
+    Raises ConfigError if the orchestrator is none of the three; with `runs`: RunsError (it cannot be read or written,
+    or another process has the run), and UnknownRunError if the id is that of another tenant's run.
     """
     allowed, off = _choice(orchestrator)
     start = time.perf_counter()
-    run_id = new_id(time.time())
-    recorder = Recorder(run_id, counters, listener)
+    journal: Journal | None = None
+    if runs is not None:
+        run_id = runs.begin(request, run_id=run_id)
+        found = runs.claim(run_id, request.tenant, force=force)
+        if isinstance(found, PilotResult):
+            return found
+        journal, request = found, found.request
+    run_id = run_id or new_id(time.time())
+    recorder = Recorder(run_id, counters, listener, journal)
     state: State = {"request": request, "run_id": run_id}
     status: Status = "failed"
     counters.run_started()
     try:
-        label, state = _run(steps, state, recorder, allowed, off)
+        label, state = _run(steps, state, recorder, allowed, off, None if journal is None else journal.url)
         if state.get("left_out"):
             gone = ", ".join(one.name for one in state["left_out"])
-            recorder.degrade("documents_left_out", "ingest", f"{len(state['left_out'])} could not be read: {gone}")
-        if store is not None and "index" in state:
-            store.put(state["index"])
+            lost = f"{len(state['left_out'])} could not be read, or not wholly: {gone}"
+            recorder.degrade("documents_left_out", "ingest", lost)
+        if store is not None and "index" in state and "error" not in state:
+            _put(store, state["index"], recorder)
         recorder.close(names(steps))  # before the status: a listener may break here, too
         status = "failed" if "error" in state else "degraded" if recorder.degradations else "ok"
+        result = _result(state, status, label, time.perf_counter() - start, recorder)
+        if journal is not None:
+            journal.finish(recorder.unwritten(), result)
+        return result
     finally:  # an interrupt passes through, and is counted
         recorder.close(names(steps))
         counters.run_ended(status)
-    return PilotResult(
-        run_id=run_id,
-        tenant=request.tenant,
-        workspace=request.workspace,
-        status=status,
-        orchestrator=label,
-        duration_seconds=time.perf_counter() - start,
-        ingest=_ingest_summary(state),
-        segment=_segment_summary(state),
-        embed=_embed_summary(state),
-        analysis=asdict(state["analysis"]) if "analysis" in state else None,
-        degradations=tuple(asdict(one) for one in recorder.degradations),
-        events=recorder.trail(),
-        error=state.get("error"),
-    )
+
+
+def resume_pilot(run_id: str, tenant: str, runs: RunStore, *, force: bool = False, **options: Any) -> PilotResult:  # noqa: ANN401
+    """Go on with a run that waits or was killed, on the request that it was stored with.
+
+    options: those of run_pilot. Raises UnknownRunError, RunTakenError (it is under way), RunsError.
+    """
+    request = PilotRequest(tenant, runs.view(run_id, tenant).workspace, ())
+    return run_pilot(request, runs=runs, run_id=run_id, force=force, **options)
 
 
 def _choice(orchestrator: str) -> tuple[bool, str | None]:
@@ -89,22 +107,48 @@ def _choice(orchestrator: str) -> tuple[bool, str | None]:
 
 
 def _run(
-    steps: Sequence[Step], state: State, recorder: Recorder, wanted: bool, off: str | None
-) -> tuple[Literal["langgraph", "sequential"], State]:
-    """Run on LangGraph where it is wanted and works, else plainly."""
+    steps: Sequence[Step], state: State, recorder: Recorder, wanted: bool, off: str | None, checkpoints: str | None
+) -> tuple[Label, State]:
+    """Run on LangGraph where it is wanted and works, else plainly: from the step that it stopped at, if any."""
     if not wanted:
         return "sequential", sequential.run(steps, state, recorder)
     reason = off
     if reason is None:
         try:
-            graph = langgraph_pilot.build(steps, recorder)
-            return "langgraph", langgraph_pilot.run(graph, state)
-        except Exception as error:
-            if recorder.events:  # steps do not raise: langgraph itself broke on the way, and they are not taken twice
-                return "langgraph", {**state, "error": {"step": "orchestrator", "reason": reason_of(error)}}
+            return "langgraph", langgraph_pilot.Runner(steps, state, recorder).run(checkpoints)
+        except RunsError:
+            raise  # what cannot be kept is not to be done
+        except Exception as error:  # steps do not raise: langgraph is missing, or broke
             reason = reason_of(error)
     recorder.degrade("fallback_sequential", "orchestrator", reason)
     return "sequential", sequential.run(steps, state, recorder)
+
+
+def _put(store: Shelf, index: Index, recorder: Recorder) -> None:
+    """Keep the vectors for searches; what was found in the documents stands without that."""
+    try:
+        store.put(index)
+    except Exception as error:
+        recorder.degrade("not_stored", "embed", reason_of(error))
+
+
+def _result(state: State, status: Status, label: Label, duration_s: float, recorder: Recorder) -> PilotResult:
+    request = state["request"]
+    return PilotResult(
+        run_id=recorder.run_id,
+        tenant=request.tenant,
+        workspace=request.workspace,
+        status=status,
+        orchestrator=label,
+        duration_seconds=duration_s,
+        ingest=_ingest_summary(state),
+        segment=_segment_summary(state),
+        embed=_embed_summary(state),
+        analysis=asdict(state["analysis"]) if "analysis" in state else None,
+        degradations=tuple(asdict(one) for one in recorder.degradations),
+        events=recorder.trail(),
+        error=state.get("error"),
+    )
 
 
 def _ingest_summary(state: State) -> dict[str, Any] | None:
@@ -118,14 +162,20 @@ def _ingest_summary(state: State) -> dict[str, Any] | None:
                 "kind": document.kind,
                 "characters": len(document.text),
                 "cues": len(document.cues),
-                "start_s": document.cues[0].start_s if document.cues else None,
-                "end_s": max(cue.end_s for cue in document.cues) if document.cues else None,
-                "speakers": sorted({cue.speaker for cue in document.cues if cue.speaker}),
+                "start_s": document.start_s,
+                "end_s": document.end_s,
+                "speakers": list(document.speakers),
+                "language": document.language,
+                "encoding": document.encoding,
+                "source": document.source,
+                "notes": [asdict(note) for note in document.notes],
             }
             for document in state["documents"]
         ],
+        **({"depths": [asdict(one) for one in state["depths"]]} if "depths" in state else {}),
         "left_out": [asdict(one) for one in state.get("left_out", ())],
         "duplicates": list(state.get("duplicates", ())),
+        "near_duplicates": [list(one) for one in state.get("near_duplicates", ())],
     }
 
 

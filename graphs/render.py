@@ -33,13 +33,13 @@ def _lines(result: PilotResult) -> Iterator[str]:
     if result.degradations:
         yield from _heading("Done without")
         for one in result.degradations:
-            yield from _item(f"{safe(one['event'])}: {safe(one['reason'])}")
+            yield from item(f"{safe(one['event'])}: {safe(one['reason'])}")
     yield from _heading("Steps")
     for event in result.events:
         if event["what"] != "started":
             took = f" in {event['duration_s']:.2f} s" if event["duration_s"] is not None else ""
             why = f" ({safe(event['reason'])})" if event["reason"] else ""
-            yield from _item(f"{safe(event['step'])} {event['what']}{took}{why}")
+            yield from item(f"{safe(event['step'])} {event['what']}{took}{why}")
     if result.ingest:
         yield from _ingest(result.ingest)
     if result.analysis:
@@ -51,27 +51,53 @@ def _ingest(ingest: Mapping[str, Any]) -> Iterator[str]:
     for document in ingest["documents"]:
         size = f"{document['characters']:,} characters"
         if document["cues"]:
-            size += f", {document['cues']} cues, {clock(document['start_s'])}–{clock(document['end_s'])}"
+            size += f", {document['cues']} cues"
+            if document["start_s"] is not None:
+                size += f", {clock(document['start_s'])}–{clock(document['end_s'])}"
         spoken = ", ".join(safe(name) for name in document["speakers"])
-        yield from _item(f"{safe(document['name'])}: {document['kind']}, {size}{'; ' + spoken if spoken else ''}")
+        yield from item(f"{safe(document['name'])}: {document['kind']}, {size}{'; ' + spoken if spoken else ''}")
     for one in ingest["left_out"]:
-        yield from _item(f"left out: {safe(one['reason'])}")
+        yield from item(f"left out: {safe(one['reason'])}")
+    for document in ingest["documents"]:
+        for note in document["notes"]:
+            if not note["lost"]:
+                yield from item(f"put right: {safe(document['name'])}: {safe(note['reason'])}")
+    for name, earlier, similar in ingest["near_duplicates"]:
+        yield from item(f"{safe(name)} says {similar:.0%} of what {safe(earlier)} says")
     for name in ingest["duplicates"]:
-        yield from _item(f"read once: {safe(name)} repeats another document")
+        yield from item(f"read once: {safe(name)} repeats another document")
 
 
 def _analysis(analysis: Mapping[str, Any]) -> Iterator[str]:
     yield from _heading("Summary")
     for finding in analysis["summary"]:
-        yield from _item(f"{safe(finding['label'])} {_where(finding['evidence'][0])}")
+        yield from item(f"{safe(finding['label'])} {where(finding['evidence'][0])}")
     yield from _heading("Topics")
     for finding in analysis["topics"]:
-        yield from _item(f"**{safe(finding['label'])}**, {finding['score']:.0%} of the segments")
+        yield from item(f"**{safe(finding['label'])}**, {finding['score']:.0%} of the segments")
         yield from _quotes(finding["evidence"][:2])
-    yield from _heading("Key phrases")
-    for finding in analysis["key_phrases"]:
-        places = ", ".join(_where(one) for one in finding["evidence"])
-        yield from _item(f"{safe(finding['label'])} {places}")
+    yield from _placed("Key phrases", analysis["key_phrases"])
+    yield from _placed("New since earlier documents", analysis["new"])
+    yield from _placed("Named", analysis["names"])
+    yield from _placed("Claims", analysis["claims"])
+    yield from _placed("Questions", analysis["questions"])
+    if analysis["speakers"]:
+        yield from _heading("Speakers")
+    for finding in analysis["speakers"]:
+        yield from item(f"{safe(finding['label'])}: {finding['score']:.0%} of what is said")
+    yield from _sentiment(analysis)
+
+
+def _placed(heading: str, findings: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Findings with their places; without any, not even the heading."""
+    if findings:
+        yield from _heading(heading)
+    for finding in findings:
+        places = ", ".join(where(one) for one in finding["evidence"])
+        yield from item(f"{safe(finding['label'])} {places}")
+
+
+def _sentiment(analysis: Mapping[str, Any]) -> Iterator[str]:
     yield from _heading("Sentiment")
     score = analysis["sentiment"]
     yield from _wrap(
@@ -80,18 +106,20 @@ def _analysis(analysis: Mapping[str, Any]) -> Iterator[str]:
     if analysis["sentiments"]:
         yield ""
     for finding in analysis["sentiments"]:
-        yield from _item(f"**{safe(finding['label'])}**, {len(finding['segments'])} segments")
+        yield from item(f"**{safe(finding['label'])}**, {len(finding['segments'])} segments")
         yield from _quotes(finding["evidence"])
+    for finding in analysis["sentiment_over_time"]:
+        yield from item(f"{safe(finding['label'])}: {finding['score']:+.2f} {where(finding['evidence'][0])}")
 
 
 def _quotes(evidence: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for one in evidence:
         who = f"{safe(one['speaker'])}: " if one["speaker"] else ""
-        yield from _item(f"{who}“{safe(one['quote'])}” {_where(one)}", indent="  ")
+        yield from item(f"{who}“{safe(one['quote'])}” {where(one)}", indent="  ")
 
 
-def _where(evidence: Mapping[str, Any]) -> str:
-    """(name 1:02–1:30), (name, lines 3–9) or (name)."""
+def where(evidence: Mapping[str, Any]) -> str:
+    """Place of a segment: (name 1:02–1:30), (name, lines 3–9) or (name)."""
     name = safe(evidence["document"])
     if evidence["start_s"] is not None:
         return f"({name} {clock(evidence['start_s'])}–{clock(evidence['end_s'])})"
@@ -101,7 +129,9 @@ def _where(evidence: Mapping[str, Any]) -> str:
 
 
 def clock(seconds: float) -> str:
-    """1:02, or 1:00:02 past an hour."""
+    """1:02, or 1:00:02 past an hour; -0:03 before a start that is counted down to."""
+    if seconds < 0:
+        return f"-{clock(-seconds)}"
     whole = int(seconds)
     minutes = f"{whole // 60 % 60}:{whole % 60:02}"
     return minutes if whole < 3600 else f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
@@ -118,7 +148,8 @@ def _heading(text: str) -> Iterator[str]:
     yield from ("", f"## {text}", "")
 
 
-def _item(text: str, indent: str = "") -> Iterator[str]:
+def item(text: str, indent: str = "") -> Iterator[str]:
+    """Lines of an item of a list."""
     yield from _wrap(text, f"{indent}- ", f"{indent}  ")
 
 

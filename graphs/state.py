@@ -15,6 +15,7 @@ from graphs.passage import Cue, Document, Segment
 __all__ = [
     "Analysis",
     "Cue",
+    "Depth",
     "Document",
     "Evidence",
     "Finding",
@@ -25,9 +26,9 @@ __all__ = [
     "State",
 ]
 
-Input = str | Path | tuple[str, str]  # a path, or (name, text)
+Input = str | Path | tuple[str, str]  # a path of a file or a folder, an address (https://…), or (name, text)
 Status = Literal["ok", "degraded", "failed"]
-Kind = Literal["topic", "key_phrase", "sentiment", "summary"]
+Kind = Literal["topic", "key_phrase", "sentiment", "summary", "name", "claim", "question", "speaker", "new"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,17 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Depth:
+    """How deep a document is read, and by which decision (depth.py)."""
+
+    document: str
+    depth: str  # skim, standard, deep
+    decision_id: str | None  # for votes; None where no money was left to decide
+    propensity: float | None
+    characters: int  # that are read
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """A segment that supports a finding: where it stands, when it was said, how it begins."""
 
@@ -80,7 +92,9 @@ class Evidence:
 class Finding:
     """One thing that the analysis says, and the segments that it stands on.
 
-    score: topic: share of the segments; key phrase: c-TF-IDF weight; sentiment: -1..1; summary: centrality 0..1.
+    score: topic: share of the segments; key phrase, new: c-TF-IDF weight; sentiment: -1..1; summary: centrality 0..1,
+    1 where a model wrote it; name: times it was said; claim: marks of a claim (claims.py); question: 1; speaker: share
+    of the words.
     segments: every supporting segment; `evidence` shows the strongest few of them.
     """
 
@@ -103,6 +117,12 @@ class Analysis:
     sentiment_by_segment: tuple[float | None, ...]
     sentiments: tuple[Finding, ...]
     summary: tuple[Finding, ...]
+    sentiment_over_time: tuple[Finding, ...] = ()
+    names: tuple[Finding, ...] = ()
+    claims: tuple[Finding, ...] = ()
+    questions: tuple[Finding, ...] = ()
+    speakers: tuple[Finding, ...] = ()
+    new: tuple[Finding, ...] = ()
 
 
 class State(TypedDict, total=False):
@@ -113,6 +133,8 @@ class State(TypedDict, total=False):
     documents: tuple[Document, ...]
     left_out: tuple[LeftOut, ...]
     duplicates: tuple[str, ...]
+    depths: tuple[Depth, ...]
+    near_duplicates: tuple[tuple[str, str, float], ...]  # (name, the earlier one it all but repeats, similarity)
     segments: tuple[Segment, ...]
     index: Index
     analysis: Analysis
@@ -140,3 +162,10 @@ class PilotResult:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able; steps that were not taken, or failed, have no key."""
         return {key: value for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> PilotResult:
+        """What `to_dict` gave, after a journey through JSON."""
+        steps = dict.fromkeys(("ingest", "segment", "embed", "analysis"))
+        tuples = {key: tuple(said[key]) for key in ("degradations", "events")}
+        return cls(**{**steps, **said, **tuples})

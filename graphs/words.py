@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
+from functools import lru_cache
 
 from graphs.stopwords import STOP
 
@@ -37,6 +37,7 @@ def tokens(text: str) -> list[str]:
     return found
 
 
+@lru_cache(1 << 16)
 def is_content(token: str) -> bool:
     """Whether a word says something: no stop word, no contraction of one, no lone letter, no number, date or hash."""
     if token in _STOP or len(token) > _LONGEST or not any(character.isalpha() for character in token):
@@ -66,14 +67,6 @@ def phrases(text: str, longest: int = 3) -> list[str]:
     return found
 
 
-def language(text: str) -> str:
-    """The language whose stop words the text uses most: "en", "fr", "de", "es", "zh"; "unknown" below 8 % of words."""
-    counts = Counter(token for token in tokens(text) if token)
-    total = counts.total()
-    hits = {name: sum(counts[word] for word in words) for name, words in STOP.items()}
-    unspaced = sum(count for token, count in counts.items() if _IS_UNSPACED.match(token))
-    if unspaced * 2 > total:
-        foreign = sum(count for token, count in counts.items() if re.search("[\u0e00-\u0eff\u3040-\u30ff]", token))
-        return "unknown" if foreign * 10 > unspaced else "zh"
-    best = max((name for name in hits if name != "zh"), key=lambda name: hits[name])
-    return best if total and hits[best] >= 0.08 * total else "unknown"
+def is_unspaced(character: str) -> bool:
+    """Whether a character belongs to a script that is written without spaces."""
+    return bool(_IS_UNSPACED.match(character))

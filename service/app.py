@@ -53,6 +53,7 @@ def create_app(
     record, metrics = home.open_record(), Metrics()
     servers = Servers(home, config, record, rng or np.random.default_rng(), clock, refresh_s)
     keys, pilots = KeyRing(home, clock), pilot or Pilot()
+    pilots.open(home, config, servers)
     refusals = Refusals(home.root, metrics.refused)
     models = Models(config)
     limiter = Limiter(open_store(home.root / "limits.bin", config.service), clock)
@@ -60,6 +61,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         servers.start()
+        pilots.resume()
         try:
             yield
         finally:

@@ -36,6 +36,7 @@ _EXAMPLES = {
     403: ("TenantRefusedError", "tenant must be that of the key; leave it out."),
     404: ("UnknownScopeError", "workspace must be one of main, but got 'elsewhere'; add it to pilotage.toml."),
     408: ("SlowBodyError", "a body must come whole within 30 s, but did not; send it again."),
+    409: ("RunCancelledError", "a run must not be cancelled to have a result, but 0193… was; ask for it again."),
     413: ("BodyTooLargeError", "a body must have at most 10,000,000 bytes, but has more; send it in parts."),
     422: ("InvalidRequestError", "body.quality: Input should be less than or equal to 1, but got 7.0. See …"),
     429: ("RateLimitedError", "requests of the tenant must be at most 600 a minute, but are more; ask again in 2 s."),

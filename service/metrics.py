@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -15,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from bandits.rollout.machine import Order
 from bandits.types import Decision, Outcome, Scope
 
 EDGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)  # s; one stands at the promise of 0.1
@@ -65,10 +67,16 @@ class Metrics:
         self._errors.labels(str(status)).inc()
 
     def render(
-        self, serving: Mapping[Scope, str], quarantined: Mapping[Scope, Sequence[str]], pilot: Mapping[str, Any]
+        self,
+        serving: Mapping[Scope, str],
+        quarantined: Mapping[Scope, Sequence[str]],
+        pilot: Mapping[str, Any],
+        orders: Mapping[Scope, Order] = MappingProxyType({}),
     ) -> bytes:
-        """The text format. serving: policy version by scope.   quarantined: arms, likewise.   pilot: see Counters."""
-        now = _Now([*_snapshots(serving), _quarantined(quarantined), *_pilot(pilot)])
+        """The text format. serving: policy version by scope.   quarantined: arms, likewise; orders: of what serves.
+        pilot: see Counters.
+        """
+        now = _Now([*_snapshots(serving), _quarantined(quarantined), *_rollouts(orders), *_pilot(pilot)])
         return generate_latest(self._counted()) + generate_latest(now)
 
     def _counted(self) -> CollectorRegistry:
@@ -107,6 +115,22 @@ def _quarantined(arms: Mapping[Scope, Sequence[str]]) -> Metric:
     for scope, names in sorted(arms.items()):
         broken.add_metric([str(scope)], float(len(names)))
     return broken
+
+
+def _rollouts(orders: Mapping[Scope, Order]) -> Iterator[Metric]:
+    share = GaugeMetricFamily(
+        "pilotage_rollout_share", "Share of users whom a canary may serve; 0 where there is none.", labels=["scope"]
+    )
+    info = GaugeMetricFamily(
+        "pilotage_rollout_info",
+        "The newest order of what serves a scope; its value is the order's number.",
+        labels=["scope", "phase", "candidate"],
+    )
+    for scope, order in sorted(orders.items()):
+        share.add_metric([str(scope)], order.share)
+        info.add_metric([str(scope), order.phase, order.candidate or "explore"], float(order.number))
+    yield share
+    yield info
 
 
 def _pilot(pilot: Mapping[str, Any]) -> Iterator[Metric]:

@@ -13,6 +13,7 @@ from bandits.caps import Standing
 from bandits.config import Config
 from bandits.errors import PilotageError
 from bandits.record import Record
+from bandits.rollout.machine import Order
 from bandits.serving import Home, Server
 from bandits.types import Scope, valid_name
 from service.errors import TenantRefusedError, UnknownScopeError
@@ -92,6 +93,11 @@ class Servers:
         """How the caps of a tenant, and of the user behind a pseudonym, stand. Raises LedgerError."""
         return [] if self._ledger is None else self._ledger.standings(tenant, user, now)
 
+    def orders(self) -> Mapping[Scope, Order]:
+        """What each of those scopes was last told to serve, where anybody said so."""
+        found = {scope: server.order for scope, server in self._made.copy().items()}
+        return {scope: order for scope, order in found.items() if order is not None}
+
     def faults(self) -> Mapping[Scope, str]:
         """What keeps a scope from its newest snapshot; while it stands here, an older policy goes on serving."""
         return self._faults.copy()
@@ -115,7 +121,7 @@ class Servers:
         return server
 
     def _keep_fresh(self) -> None:
-        while not self._stop.wait(self._refresh_s):
+        while not self._stop.wait(self._pause_s()):
             for scope, server in self._made.copy().items():
                 fault: Exception | None
                 try:
@@ -124,6 +130,10 @@ class Servers:
                 except (PilotageError, OSError) as error:  # a key file; the thread must outlive any of them
                     fault = error
                 self._note(scope, fault)
+
+    def _pause_s(self) -> float:
+        """Until the next look, s: sooner while a canary serves."""
+        return min([self._refresh_s, *(server.pause_s for server in self._made.copy().values())])
 
     def _note(self, scope: Scope, fault: Exception | None) -> None:
         """Keep what is at fault, and log it when it changes."""

@@ -54,5 +54,6 @@ async def metrics(here: Here, _: Annotated[TenantOnly, Query()]) -> Response:
     parts = here.parts
     serving = {scope: v for scope, v in parts.servers.serving().items() if scope.tenant == here.tenant}
     quarantined = {scope: arms for scope, arms in parts.servers.quarantined().items() if scope.tenant == here.tenant}
-    text = parts.metrics.render(serving, quarantined, parts.pilot.numbers())
+    orders = {scope: order for scope, order in parts.servers.orders().items() if scope.tenant == here.tenant}
+    text = parts.metrics.render(serving, quarantined, parts.pilot.numbers(), orders)
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -54,9 +54,10 @@ def test_every_command_of_the_readme_exists():
 def test_the_times_that_the_readme_names_are_those_of_the_schedules():
     """Every five minutes, 02:00, 03:00, 06:00 UTC."""
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
-    crons = {d["entrypoint"].split(":")[1]: d["schedules"][0]["cron"] for d in deployments}
+    crons = {d["entrypoint"].split(":")[1]: d["schedules"][0]["cron"] for d in deployments if d.get("schedules")}
 
-    assert crons == {"load": "*/5 * * * *", "maintain": "0 2 * * *", "night": "0 3 * * *", "pilot": "0 6 * * *"}
+    named = {"load": "*/5 * * * *", "maintain": "0 2 * * *", "nights": "0 3 * * *", "pilot": "0 6 * * *"}
+    assert named.items() <= crons.items()
     assert "every\nfive minutes" in TEXT
     assert "the night at 03:00, the pilot at 06:00 UTC" in TEXT
 

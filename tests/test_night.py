@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bandits import candidates, judging, night
+from bandits import candidates, changes, judging, night
 from bandits.audit import Audit
 from bandits.config import ArmConfig, NightConfig, parse_config
 from bandits.evaluation import dr
@@ -272,9 +272,9 @@ def test_a_changed_configuration_or_key_is_sealed_once(tmp_path):
         for usd in (1e-3, 2e-3)
     ]
     for config in (configs[0], configs[0], configs[1], configs[1]):
-        night.note_changes(home, config, key, 0.0)
+        changes.note(home, config, key, 0.0)
 
-    assert [row.action for row in Audit(home.audit_url).rows()] == ["configuration", "key", "configuration"]
+    assert [row.action for row in Audit(home.audit_url).rows()] == ["configuration", "key", "arms", "configuration"]
 
 
 def test_the_learned_policy_that_serves_is_found_and_a_simple_one_is_not(tmp_path):

@@ -13,7 +13,6 @@ from bandits.learners.doubly_robust import Parameters
 from bandits.learners.frozen import thaw
 from bandits.snapshots import content_hash
 from bandits.training import prepare, train
-from bandits.tuning import tune
 from tests.logs import PRICES, domain, simulate, truth
 
 BUDGET = 1.5e-3
@@ -121,32 +120,6 @@ def test_one_trusted_arm_trains_nothing():
 
     with pytest.raises(NotEnoughDataError, match="two arms with 15 draws"):
         prepare(log, domain(BUDGET), 200)
-
-
-def test_the_search_keeps_the_defaults_unless_it_proves_better():
-    """On pure noise nothing is adopted; the report says what was tried."""
-    noise = simulate(800, 6, expected=lambda x: np.full((len(x), 3), 0.5))
-    prepared = prepare(noise, domain(BUDGET), 200)
-
-    tuned = tune(prepared, trials=5, seed=0, study="noise")
-
-    assert tuned.trials == 5
-    assert tuned.best >= tuned.before
-    assert tuned.adopted == (tuned.gain > tuned.standard_error)
-    if not tuned.adopted:
-        assert tuned.parameters == Parameters()
-
-
-def test_a_search_cut_short_goes_on_where_it_stopped(tmp_path):
-    """The journal holds what was tried; 6 trials in two goes are 6 trials."""
-    prepared = prepare(simulate(600, 7), domain(BUDGET), 200)
-    seen: list[int] = []
-
-    tune(prepared, trials=4, seed=0, study="s", storage=tmp_path / "j", on_trial=seen.append)
-    tuned = tune(prepared, trials=6, seed=0, study="s", storage=tmp_path / "j", on_trial=seen.append)
-
-    assert seen == [1, 2, 3, 4, 5, 6]
-    assert tuned.trials == 6
 
 
 def test_settings_have_sane_defaults():

@@ -7,12 +7,12 @@ import numpy as np
 from bandits import night, privacy
 from bandits.audit import Audit
 from bandits.ids import IdRing
+from bandits.nights import publish
 from bandits.router import Router
 from bandits.serving import Home
 from bandits.snapshots import latest
 from bandits.types import Outcome
 from bandits.warehouse import load, read_feedback
-from flows.night import publish
 from tests.test_privacy import CONFIG, HERE, NOW
 
 
@@ -32,9 +32,9 @@ def test_a_night_that_an_erasure_overtakes_keeps_what_serves(tmp_path):
     judged = night.judge(learned, settings)
     assert privacy.erase(home, CONFIG, "acme", ada, NOW).epoch == began + 1
 
-    late = publish.fn(home, CONFIG, "run-1", learned, judged, HERE, NOW, began)
+    late = publish(home, CONFIG, "run-1", learned, judged, HERE, NOW, began)
 
     assert (late.verdict, latest(home.snapshots, HERE)) == ("kept", None)
     assert "erasure began a new epoch" in late.reason
     assert [row.action for row in Audit(home.audit_url).rows("acme")] == ["erasure", "kept"]
-    assert publish.fn(home, CONFIG, "run-2", learned, judged, HERE, NOW, began + 1).verdict == "published"
+    assert publish(home, CONFIG, "run-2", learned, judged, HERE, NOW, began + 1).verdict == "published"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -40,12 +42,23 @@ def day(place):
 def test_each_cron_schedule_really_creates_runs(api):
     """Some versions of the libraries below Prefect start fine and silently never schedule anything."""
     deployments = {d["name"]: d for d in api.post("/deployments/filter", json={}).json()}
-    crons = {"nightly": "0 3 * * *", "maintain": "0 2 * * *", "every-five-minutes": "*/5 * * * *", "daily": "0 6 * * *"}
+    crons = {
+        "nightly": ["0 3 * * *"],
+        "one-scope": [],
+        "search": [],
+        "trials": ["0 4 * * *"],
+        "figures": ["30 5 * * *", "40 5 * * 1", "50 5 1 * *"],
+        "maintain": ["0 2 * * *"],
+        "every-five-minutes": ["*/5 * * * *"],
+        "daily": ["0 6 * * *"],
+    }
     assert crons.keys() == deployments.keys()
 
-    for name, cron in crons.items():
+    for name, wanted_crons in crons.items():
         deployment = deployments[name]
-        assert [s["schedule"]["cron"] for s in deployment["schedules"]] == [cron]
+        assert sorted(s["schedule"]["cron"] for s in deployment["schedules"]) == sorted(wanted_crons)
+        if not wanted_crons:
+            continue
         runs = {
             "deployments": {"id": {"any_": [deployment["id"]]}},
             "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
@@ -55,12 +68,15 @@ def test_each_cron_schedule_really_creates_runs(api):
 
 
 def test_the_form_of_a_run_on_demand_explains_its_parameters(api):
-    """What the UI shows is built from this schema."""
-    (nightly,) = [d for d in api.post("/deployments/filter", json={}).json() if d["name"] == "nightly"]
-    properties = nightly["parameter_openapi_schema"]["properties"]
+    """What the UI shows is built from this schema: every parameter of every deployment says what it is."""
+    deployments = api.post("/deployments/filter", json={}).json()
+    properties = {d["name"]: d["parameter_openapi_schema"]["properties"] for d in deployments}
 
-    assert {"tenant", "workspace", "domain", "now"} == set(properties)
-    assert "pilotage.toml" in properties["tenant"]["description"]
+    assert {"tenant", "workspace", "domain", "now"} == set(properties["one-scope"])
+    assert "pilotage.toml" in properties["one-scope"]["tenant"]["description"]
+    assert [
+        f"{name}: {one}" for name, each in properties.items() for one in each if not each[one].get("description")
+    ] == []
 
 
 def test_a_night_publishes_a_snapshot_that_a_router_serves(api, place, day):
@@ -113,7 +129,7 @@ def test_a_night_without_enough_data_keeps_and_says_why(api, place, day, tmp_pat
 
 def test_a_run_on_demand_over_the_api_reaches_the_worker(api, place, day):
     """What the button in the UI does: parameters over the API, a process of the worker, a finished run."""
-    deployment = api.get("/deployments/name/night/nightly").json()
+    deployment = api.get("/deployments/name/night/one-scope").json()
     parameters = {"tenant": "demo", "workspace": "main", "domain": "model_routing"}
     run = asked(api, deployment, parameters).json()
 
@@ -146,7 +162,7 @@ def test_the_pilot_runs_on_demand_with_parameters_and_leaves_its_run_and_report(
 
 def test_a_parameter_of_nonsense_is_refused(api):
     """At once, not by a failed run in the night."""
-    deployment = api.get("/deployments/name/night/nightly").json()
+    deployment = api.get("/deployments/name/night/one-scope").json()
 
     nonsense = {"tenant": "demo", "now": "yesterday"}
 
@@ -160,3 +176,32 @@ def test_the_night_flow_refuses_a_scope_that_is_not_configured(api, place):
     assert done.returncode == 1
     assert "scope must be configured" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_night_of_all_scopes_leaves_tables_links_and_events(api, place, day):
+    """On demand over the API: a task a scope, and what people and automations want to know."""
+    deployment = api.get("/deployments/name/nights/nightly").json()
+    run = asked(api, deployment, {}).json()
+
+    assert wait_for(lambda: ended(api, run["id"]), 240.0)["state"]["type"] == "COMPLETED"
+    keys = {a["key"] for a in api.post("/artifacts/filter", json={}).json()}
+    shared = {f"{what}-demo-main-model-routing" for what in ("night", "candidates", "promotion", "snapshot")}
+    assert shared | {"nights"} <= keys
+    wanted = {"filter": {"event": {"prefix": ["pilotage.night."]}}, "limit": 50}
+    events = wait_for(lambda: api.post("/events/filter", json=wanted).json()["events"])
+    assert {e["resource"]["prefect.resource.id"] for e in events} == {"pilotage.scope.demo/main/model_routing"}
+    assert "pilotage.night.published" in {e["event"] for e in events}
+
+
+def test_automations_are_there_once_however_often_they_are_set_up(api, monkeypatch):
+    """Data that landed starts the nights; a webhook only where one is configured."""
+
+    def names() -> list[str]:
+        return sorted(a["name"] for a in api.post("/automations/filter", json={}).json())
+
+    assert names() == ["Pilotage: a data set landed"]
+    monkeypatch.setenv("PILOTAGE_WEBHOOK", "http://127.0.0.1:9/duty")
+    monkeypatch.setenv("PILOTAGE_WEBHOOK_PRIVATE", "1")
+    for _ in range(2):
+        subprocess.run([sys.executable, "-m", "flows.automations"], cwd=ROOT, check=True, capture_output=True)
+    assert names() == ["Pilotage: a data set landed", "Pilotage: a flow failed"]

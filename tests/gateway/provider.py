@@ -51,9 +51,11 @@ class Provider:
     bodies: list[Any] = field(default_factory=list)
     connections: int = 0
     left: asyncio.Event = field(default_factory=asyncio.Event)  # a client closed its connection
+    open: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict, repr=False)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.open[asyncio.current_task()] = writer
         try:
             while await self._one(reader, writer):
                 pass
@@ -95,9 +97,12 @@ async def provider(*replies: Reply) -> AsyncIterator[Provider]:
         yield served
     finally:
         server.close()
+        for writer in served.open.values():
+            writer.close()
+        await asyncio.gather(*served.open)
 
 
-def adapter(kind: str, url: str, *, sampling: bool = True, **settings: Any) -> Adapter:
+def adapter(kind: str, url: str, *, sampling: bool = True, key: str = KEY, **settings: Any) -> Adapter:
     """The product's own adapter of a provider of this kind, from a configuration."""
     arms = [
         {"name": "a", "model": "m", "provider": "live", "usd_per_request": 1e-3, "sampling": sampling},
@@ -112,7 +117,7 @@ def adapter(kind: str, url: str, *, sampling: bool = True, **settings: Any) -> A
         },
         "test",
     )
-    return open_adapters(config, only=["live"], environ={"LIVE_KEY": KEY})["live"]
+    return open_adapters(config, only=["live"], environ={"LIVE_KEY": key})["live"]
 
 
 async def streamed(model: Adapter, ask: Ask, name: str = "m") -> list[Piece]:
@@ -180,5 +185,5 @@ ASK = Ask(
     stop=("END",),
     seed=7,
     response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}},
-    extra={"user": "u1", "model": "never this one"},
+    extra={"user": "u1", "model": "never this one", "seed": 8},
 )

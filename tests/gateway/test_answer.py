@@ -14,6 +14,7 @@ from bandits.rewards import cost, reward
 from bandits.types import Outcome
 from gateway.adapter import Ask, GatewayError
 from gateway.answer import UnansweredError
+from gateway.replay import Recording, Replay
 from gateway.testing_faults import FAULTS, TEXT, USAGE
 from gateway.turn import request_of
 from tests.gateway.conftest import PRICES, QUICK, USD, arm, domain, world
@@ -357,6 +358,21 @@ def test_a_bug_in_an_adapter_costs_no_answer(streaming, caplog):
     run(scene, None, QUICK.model_copy(update={"retries": 0}))
     assert "ZeroDivisionError" in caplog.text
     assert "sky" not in caplog.text
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_success_without_a_word_is_a_failure_whoever_calls_it_one(streaming):
+    """Also where an adapter lets it through: white space is no answer; what it cost counts."""
+    blank = Replay({ASK.prompt: {"vendor/primary": Recording(0.9, 1e-4, " \n")}})
+
+    async def scene(w):
+        w.gateway.adapters = {**w.gateway.adapters, "primary": blank}
+        text, answer = await asked(w, streaming)
+        assert (answer.served, answer.reply.text) == ("spare", "".join(TEXT))
+        assert text == "".join(TEXT)
+        assert (w.told[0], w.outcomes[0].cost_usd) == (("", "failed:empty", 0.0), 1e-4)
+
+    run(scene)
 
 
 def test_a_slow_disk_stops_no_stream():

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from graphs import EXAMPLE, topics
-from graphs.analysis import analysis, quote
+from graphs.analysis import analysis
 from graphs.embed import HashedSvd, embed_with
+from graphs.findings import quote
 from graphs.ingest import read
+from graphs.language import language
 from graphs.segment import segment
 from graphs.sentiment import tone
 from graphs.state import PilotRequest
-from graphs.words import language, phrases, tokens
+from graphs.words import phrases, tokens
 
 
 def analyse(*items, embed=True):
@@ -180,7 +182,8 @@ class TestWords:
             ("ich denke, dass der Roboter mit uns in dem Raum ist", "de"),
             ("creo que el robot está con nosotros en la sala", "es"),
             ("我们今天学习机器翻译的评估方法", "zh"),
-            ("ロボットがすきです", "unknown"),
+            ("ロボットがすきです", "ja"),
+            ("il gatto dorme sul tavolo della cucina e sogna di uccelli", "it"),
             ("zzz qqq", "unknown"),
             ("", "unknown"),
         ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -112,7 +113,7 @@ class TestBytes:
         path = tmp_path / name
         path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
 
-        assert read(path) == read((name, text))
+        assert replace(read(path), source="") == read((name, text))
 
     def test_the_same_content_is_the_same_document_whatever_its_name(self):
         assert read(("a.txt", "Hello.")).id == read(("b.txt", "Hello.")).id
@@ -188,24 +189,9 @@ BAD = [
     ("surrogate.txt", "fine\nnot \ud800 fine", "encoding", 2),
     ("surrogate.json", r'[{"start": 0, "end": 1, "text": "\ud800"}]', "encoding", None),
     ("headless.vtt", CUE, "format", 1),
-    ("cut-times.vtt", "WEBVTT\n\n" + CUE + "00:00:03.000 --> 00:0", "truncated", 6),
-    ("cut-arrow.vtt", "WEBVTT\n\n" + CUE + "2\n00:00:03.0", "truncated", 7),
-    ("cut-number.vtt", "WEBVTT\n\n" + CUE + "2\n", "truncated", 6),
-    ("cut-text.vtt", "WEBVTT\n\n" + CUE + "00:00:03.000 --> 00:00:04.000\n", "truncated", 6),
-    ("cut-times.srt", "1\n" + CUE.replace(".0", ",0") + "2\n00:00:03,000 --> 00:", "truncated", 6),
-    ("cut-arrow.srt", "1\n" + CUE.replace(".0", ",0") + "2\n00:00:03,0", "truncated", 6),
-    ("cut-number.srt", "1\n" + CUE.replace(".0", ",0") + "2", "truncated", 5),
     ("cut.json", '[{"start": 0, "end": 1, "text": "a"},\n{"start": 1, "en', "truncated", 2),
-    ("stray.vtt", "WEBVTT\n\n" + CUE + "no times here\n\n" + CUE.replace("01.", "02."), "format", 6),
-    ("minutes.vtt", "WEBVTT\n\n00:75:01.000 --> 00:76:01.000\nHello.\n\n" + CUE, "format", 3),
-    ("words.vtt", "WEBVTT\n\nsoon --> later\nHello.\n\n" + CUE, "format", 3),
-    ("unnumbered.srt", "1\n00:00:01,000 --> 00:00:02,000\nA\n\n00:00:03,000 --> 00:00:04,000\nB\n", "format", 5),
     ("plain.srt", "just some text\n", "format", 1),
-    ("ends-first.vtt", "WEBVTT\n\n00:00:05.000 --> 00:00:04.000\nHello.\n", "times", 3),
-    ("unsorted.vtt", "WEBVTT\n\n00:00:05.000 --> 00:00:06.000\nB\n\n" + CUE, "times", 6),
-    ("ends-first.srt", "1\n00:00:05,000 --> 00:00:04,000\nHello.\n", "times", 2),
     ("ends-first.json", '[{"start": 5, "end": 4, "text": "a"}]', "times", None),
-    ("unsorted.json", '[{"start": 5, "end": 6, "text": "a"}, {"start": 1, "end": 2, "text": "b"}]', "times", None),
     ("broken.json", '[{"start": 0,\n"end": 1; "text": "a"}]', "format", 2),
     ("deep.json", "[" * 200_000, "format", None),
     ("number.json", "7", "format", None),
@@ -220,6 +206,29 @@ BAD = [
     ("speaker.json", '[{"start": 0, "end": 1, "text": "a", "speaker": 3}]', "format", None),
 ]
 
+# A cue is lost, and the rest is kept.
+PARTLY = [
+    ("cut-times.vtt", "WEBVTT\n\n" + CUE + "00:00:03.000 --> 00:0", "truncated", 6),
+    ("cut-arrow.vtt", "WEBVTT\n\n" + CUE + "2\n00:00:03.0", "truncated", 7),
+    ("cut-number.vtt", "WEBVTT\n\n" + CUE + "2\n", "truncated", 6),
+    ("cut-text.vtt", "WEBVTT\n\n" + CUE + "00:00:03.000 --> 00:00:04.000\n", "truncated", 6),
+    ("cut-times.srt", "1\n" + CUE.replace(".0", ",0") + "2\n00:00:03,000 --> 00:", "truncated", 6),
+    ("cut-arrow.srt", "1\n" + CUE.replace(".0", ",0") + "2\n00:00:03,0", "truncated", 6),
+    ("cut-number.srt", "1\n" + CUE.replace(".0", ",0") + "2", "truncated", 5),
+    ("stray.vtt", "WEBVTT\n\n" + CUE + "no times here\n\n" + CUE.replace("01.", "02."), "format", 6),
+    ("minutes.vtt", "WEBVTT\n\n00:75:01.000 --> 00:76:01.000\nHello.\n\n" + CUE, "format", 3),
+    ("words.vtt", "WEBVTT\n\nsoon --> later\nHello.\n\n" + CUE, "format", 3),
+    ("unnumbered.srt", "1\n00:00:01,000 --> 00:00:02,000\nA\n\n00:00:03,000 --> 00:00:04,000\nB\n", "format", 5),
+]
+
+# Nothing is lost, but something was put right.
+MENDED = [
+    ("ends-first.vtt", "WEBVTT\n\n00:00:05.000 --> 00:00:04.000\nHello.\n", "times", 3),
+    ("unsorted.vtt", "WEBVTT\n\n00:00:05.000 --> 00:00:06.000\nB\n\n" + CUE, "times", 6),
+    ("ends-first.srt", "1\n00:00:05,000 --> 00:00:04,000\nHello.\n", "times", 2),
+    ("unsorted.json", '[{"start": 5, "end": 6, "text": "a"}, {"start": 1, "end": 2, "text": "b"}]', "times", None),
+]
+
 
 class TestFaults:
     @pytest.mark.parametrize(("name", "text", "kind", "line"), BAD, ids=[row[0] for row in BAD])
@@ -230,19 +239,70 @@ class TestFaults:
         assert str(error).startswith(f"{name}, line {line}: " if line else f"{name}: ")
         assert re.fullmatch(r".+: .+; .+\.", str(error), re.DOTALL)
 
+    @pytest.mark.parametrize("lost", [True, False], ids=["partly", "mended"])
+    def test_what_can_be_read_of_a_document_is_kept_and_the_fault_is_noted(self, lost):
+        for name, text, kind, line in PARTLY if lost else MENDED:
+            document = read((name, text))
+            (note,) = document.notes
+
+            assert (note.fault, note.line, note.lost) == (kind, line, lost), name
+            assert note.reason.startswith(f"{name}, line {line}: " if line else f"{name}: ")
+            times = [(cue.start_s, cue.end_s) for cue in document.cues]
+            assert times == sorted(times)
+            assert times, name
+            assert all(start <= end for start, end in times)
+
+    def test_the_cues_around_a_broken_one_are_all_there(self):
+        text = (
+            "WEBVTT\n\n1\n" + CUE + "2\nsoon --> later\nLost.\n\n3\n" + CUE.replace("01.", "03.").replace("02.", "04.")
+        )
+        document = read(("a.vtt", text))
+
+        assert [(cue.text, cue.start_s, cue.lines) for cue in document.cues] == [
+            ("Hello.", 1.0, (4, 5)),
+            ("Hello.", 3.0, (12, 13)),
+        ]
+
+    def test_times_that_leap_by_hours_are_noted(self):
+        text = "WEBVTT\n\n" + CUE + CUE.replace("00:00:0", "25:00:0")
+
+        (note,) = read(("a.vtt", text)).notes
+        assert "leap from 0:00:02.000 to 25:00:01.000" in note.reason
+
+    def test_bytes_that_are_no_text_are_refused(self, tmp_path):
+        (tmp_path / "a.srt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)))
+
+        assert fault(tmp_path / "a.srt").fault == "binary"
+
+
+class TestEncodings:
     @pytest.mark.parametrize(
-        ("data", "kind", "line"),
+        ("text", "encoding"),
         [
-            ("café\n".encode("cp1252"), "encoding", 1),
-            (b"one\ntwo\nthr\xe9e\n", "encoding", 3),
-            ("hello".encode("utf-16"), "encoding", 1),
-            (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)), "binary", None),
+            ("Le café, la forêt, “où” — déjà vu.\n", "cp1252"),
+            ("Привет, как дела сегодня? Всё хорошо, спасибо.\n", "cp1251"),
+            ("我们今天学习机器翻译的评估方法。\n", "gb18030"),
         ],
     )
-    def test_bytes_that_are_not_utf8_are_refused(self, tmp_path, data, kind, line):
-        (tmp_path / "a.srt").write_bytes(data)
+    def test_an_old_encoding_is_recognised_and_noted(self, tmp_path, text, encoding):
+        (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+        document = read(tmp_path / "a.txt")
 
-        assert (fault(tmp_path / "a.srt").fault, fault(tmp_path / "a.srt").line) == (kind, line)
+        assert (document.text, document.encoding) == (text, encoding)
+        assert [(note.fault, note.line, note.lost) for note in document.notes] == [("encoding", 1, False)]
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+    def test_a_byte_order_mark_is_believed(self, tmp_path, encoding):
+        (tmp_path / "a.txt").write_bytes("Grüße 猫".encode(encoding))
+
+        assert (read(tmp_path / "a.txt").text, read(tmp_path / "a.txt").notes) == ("Grüße 猫", ())
+
+    def test_one_damaged_character_does_not_make_a_text_another_encoding(self, tmp_path):
+        (tmp_path / "a.txt").write_bytes(("é" * 50 + "\n").encode() + b"caf\xe9 ok\n")
+        document = read(tmp_path / "a.txt")
+
+        assert document.text == "é" * 50 + "\ncaf\ufffd ok\n"
+        assert [(note.line, note.lost) for note in document.notes] == [(2, True)]
 
     def test_a_document_over_the_limit_is_refused_and_one_at_it_is_not(self, tmp_path):
         (tmp_path / "a.txt").write_bytes(b"word " * (MAX_BYTES // 5 + 1))
@@ -259,11 +319,25 @@ class TestFaults:
 
 class TestSeveral:
     def test_one_bad_document_is_left_out_and_the_rest_goes_on(self):
-        inputs = [("a.vtt", VTT), ("bad.vtt", "WEBVTT\n\n" + CUE + "00:"), ("c.txt", "Fine.")]
+        inputs = [("a.vtt", VTT), ("bad.vtt", "WEBVTT\n\n" + CUE + "00:"), ("c.txt", "Fine."), ("worse.vtt", CUE)]
         state = ingest({"request": PilotRequest("t", "w", inputs), "run_id": "r"})
 
-        assert [document.name for document in state["documents"]] == ["a.vtt", "c.txt"]
-        assert [(one.name, one.fault, one.line) for one in state["left_out"]] == [("bad.vtt", "truncated", 6)]
+        assert [document.name for document in state["documents"]] == ["a.vtt", "bad.vtt", "c.txt"]
+        assert [(one.name, one.fault, one.line) for one in state["left_out"]] == [
+            ("bad.vtt", "truncated", 6),
+            ("worse.vtt", "format", 1),
+        ]
+        assert state["left_out"][0].reason.endswith("The rest of it was read.")
+
+    def test_a_folder_is_all_its_files_and_none_that_is_hidden(self, tmp_path):
+        for name in ("b.txt", "a/c.txt", ".git/config", "a/.hidden.txt", "broken.srt"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("\0" if name == "broken.srt" else f"This is {name}.")
+        state = ingest({"request": PilotRequest("t", "w", [tmp_path]), "run_id": "r"})
+
+        assert [document.name for document in state["documents"]] == ["c.txt", "b.txt"]
+        assert [one.name for one in state["left_out"]] == ["broken.srt"]
+        assert state["documents"][0].source == str(tmp_path / "a" / "c.txt")
 
     def test_when_all_are_bad_the_step_fails_and_names_them(self):
         request = PilotRequest("t", "w", [("a.vtt", ""), ("b.pdf", "x")])

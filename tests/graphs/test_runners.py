@@ -16,6 +16,7 @@ from graphs.steps import STEPS
 
 NAMES = ["ingest", "segment", "embed", "analysis"]
 GOOD = [("a.txt", "The quiz night was wonderful. The bot played music."), ("b.txt", "The gateway crashed.")]
+EMBED = next(step for step in STEPS if step.name == "embed")
 LONG = ("long.vtt", "\n\n".join(EXAMPLE.read_text(encoding="utf-8").split("\n\n")[:16]))  # its first cues
 
 
@@ -213,6 +214,28 @@ class RunnerConformance:
         assert seen == [(1, 1)]
         assert counts(counters)["segment"] == (1, 0, 0, 0)
 
+    @pytest.mark.parametrize("failures", [1, 2, 3])
+    def test_what_may_pass_is_tried_again_and_what_does_not_is_not(self, failures):
+        """Three attempts; a step is still counted once, and is in flight until it ends."""
+        left, seen = [ConnectionResetError("the line is bad")] * failures, []
+
+        def shaky(state):
+            seen.append(counters.snapshot()["steps"]["embed"]["in_flight"])
+            if left:
+                raise RuntimeError("no embeddings") from left.pop()
+            return EMBED.run(state)
+
+        counters = Counters()
+        steps = tuple(replace(one, run=shaky, pause_s=0.001) if one.name == "embed" else one for one in STEPS)
+        result = run_pilot(request(), orchestrator=self.orchestrator, steps=steps, counters=counters)
+        what = [event["what"] for event in result.events if event["step"] == "embed"]
+
+        assert result.orchestrator == self.orchestrator
+        assert what == ["started", *["retried"] * min(failures, 2), "completed" if failures < 3 else "failed"]
+        assert seen == [1] * min(failures + 1, 3)
+        assert counts(counters)["embed"] == ((1, 0, 0, 0) if failures < 3 else (0, 1, 0, 0))
+        assert result.status == ("ok" if failures < 3 else "degraded")
+
     def test_the_listener_hears_every_event_in_order(self):
         heard = []
         result, _ = self.run(request(enable_embed=False), listener=heard.append)
@@ -253,6 +276,19 @@ class RunnerConformance:
 
         assert 0.0 < steps <= result.duration_seconds
         assert all(event["duration_s"] > 0.0 for event in result.events if event["what"] == "completed")
+
+    def test_a_store_that_breaks_degrades(self):
+        class Full:
+            def put(self, index):
+                raise OSError("no space left")
+
+        result, counters = self.run(request(), store=Full())
+
+        assert (result.status, result.error) == ("degraded", None)
+        assert [(one["event"], one["reason"]) for one in result.degradations] == [
+            ("not_stored", "OSError: no space left")
+        ]
+        assert counters.snapshot()["runs"] == {"degraded": 1}
 
     def test_vectors_go_to_the_store_of_their_namespace(self):
         store = VectorStore()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from graphs import EXAMPLE
 from graphs.ingest import read
 from graphs.passage import Cue, Document
-from graphs.segment import MAX_CHARS, passages, segment, segments_of
+from graphs.segment import MAX_CHARS, Limits, passages, segment, segments_of
+from graphs.tiling import depths
 
 words = st.text("abcdefgéßя", min_size=1, max_size=40)
 texts = st.lists(st.tuples(words, st.sampled_from([" ", ". ", "\n", "\n\n", ", "])), min_size=1, max_size=400).map(
@@ -78,15 +81,29 @@ class TestTranscripts:
         cues = list(document.cues)
 
         for one in passages(document):
+            said = one.speech.split()
             group = [cues.pop(0)]
-            while len(" ".join(cue.text for cue in group)) < len(one.text):
+            while sum(len(cue.text.split()) for cue in group) < len(said):
                 group.append(cues.pop(0))
-            assert one.text == " ".join(cue.text for cue in group)
+            assert said == [word for cue in group for word in cue.text.split()]
             assert len(one.text) <= MAX_CHARS
-            assert {cue.speaker for cue in group} == {one.speaker}
+            assert set(one.speakers) == {cue.speaker for cue in group} - {None}
+            assert one.speaker == (group[0].speaker if len({cue.speaker for cue in group}) == 1 else None)
             assert (one.start_s, one.end_s) == (group[0].start_s, max(cue.end_s for cue in group))
             assert one.lines == (group[0].lines[0], group[-1].lines[1])
         assert not cues
+
+    @given(cue_lists, st.integers(1, 300))
+    @settings(deadline=None, max_examples=40)
+    def test_overlapping_passages_repeat_whole_cues_and_still_fit(self, rows, overlap):
+        document = transcript(rows)
+        apart, together = (list(passages(document, Limits(overlap=size))) for size in (0, overlap))
+
+        assert len(apart) == len(together)
+        assert all(len(one.text) <= MAX_CHARS for one in together)
+        for one, other in zip(apart, together, strict=True):
+            assert other.speech.split()[-len(one.speech.split()) :] == one.speech.split()
+            assert len(other.speech) <= len(one.speech) + overlap + 1
 
     def test_as_many_cues_go_together_as_fit(self):
         cues = tuple(Cue("x" * 300, i, i + 1) for i in range(7))
@@ -108,6 +125,53 @@ class TestTranscripts:
         assert {(one.start_s, one.end_s, one.speaker) for one in found} == {(5.0, 65.0, "Ann")}
 
 
+def talk(*topics, speakers=("ann", "ben", "cy")):
+    """A chat of one message a minute, ten on each topic."""
+    cues = []
+    for words in topics:
+        vocabulary = words.split()
+        for i in range(10):
+            said = " ".join(vocabulary[(i + j) % len(vocabulary)] for j in range(6))
+            n = len(cues)
+            cues.append(Cue(said, 60.0 * n, 60.0 * n, speakers[n % len(speakers)], (n + 1, n + 1)))
+    return Document("id", "a.txt", "chat", "", tuple(cues))
+
+
+class TestTalk:
+    TOPICS = (
+        "kernel module driver patch compile boot image loader firmware",
+        "recipe oven butter sugar flour cake icing bowl whisk",
+        "goal keeper penalty match league referee striker pitch corner",
+    )
+
+    def test_short_turns_share_a_passage_that_says_who_speaks(self):
+        first = next(passages(talk(self.TOPICS[0])))
+
+        assert first.speakers == ("ann", "ben", "cy")
+        assert first.text.startswith("ann: kernel module")
+        assert first.text.count("\n") == first.lines[1] - first.lines[0]
+        assert "ann" not in first.speech
+
+    def test_a_passage_ends_where_the_topic_changes(self):
+        ends = [one.lines[1] for one in passages(talk(*self.TOPICS))]
+
+        assert {10, 20, 30} <= set(ends)
+
+    def test_the_deepest_gap_is_where_the_words_change(self):
+        texts = [cue.text for cue in talk(*self.TOPICS).cues]
+        deepest = np.argsort(-depths(texts))[:2]
+
+        assert sorted(deepest.tolist()) == [9, 19]
+        assert not depths(texts[:1]).size
+
+    def test_a_long_pause_begins_a_new_passage(self):
+        before = talk(self.TOPICS[0])
+        later = tuple(replace(c, start_s=c.start_s + 9_000, end_s=c.end_s + 9_000) for c in before.cues)
+        document = replace(before, cues=before.cues + later)
+
+        assert any(one.end_s == before.cues[-1].end_s for one in passages(document))
+
+
 class TestRun:
     def test_indices_count_over_all_documents(self):
         documents = (read(EXAMPLE), read(("a.txt", "One passage.")))
@@ -121,7 +185,7 @@ class TestRun:
         document = read(EXAMPLE) if kind == "vtt" else read(("a.txt", "One.\n\nTwo.\n"))
         (only,) = segments_of({"documents": (document,)})
 
-        assert only.text.split() == document.text.split()
+        assert only.speech.split() == document.text.split()
         if kind == "vtt":
             assert (only.start_s, only.end_s) == (document.cues[0].start_s, document.cues[-1].end_s)
             assert only.speaker is None

@@ -289,6 +289,8 @@ def test_what_it_counts_has_the_names_of_the_convention(api):
         ("pilotage_errors", "counter"),
         ("pilotage_snapshot_info", "gauge"),
         ("pilotage_quarantined_arms", "gauge"),
+        ("pilotage_rollout_share", "gauge"),
+        ("pilotage_rollout_info", "gauge"),
         ("pilotage_pilot_steps", "counter"),
         ("pilotage_pilot_in_flight", "gauge"),
     }
