@@ -27,12 +27,11 @@ User = Annotated[
 ]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Workspace = Annotated[str, Field(description="A workspace of the key's tenant.", examples=["main"])]
-KeyScope = Literal["route", "feedback", "read", "operate", "admin"]
 Domain = Annotated[str, Field(description="A configured domain.", examples=["model_routing"])]
 
 
-class Body(BaseModel):
-    """What a request may say, and nothing else."""
+class Incoming(BaseModel):
+    """What is sent: of these types, and nothing else."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -60,7 +59,7 @@ class BudgetQuery(ScopeQuery):
     user: User | None = None
 
 
-class TurnBody(Body):
+class TurnBody(Incoming):
     """Something said before the prompt."""
 
     role: Literal["user", "assistant"]
@@ -70,7 +69,7 @@ class TurnBody(Body):
     )
 
 
-class AskerBody(Body):
+class AskerBody(Incoming):
     """What the app knows of its user from their earlier requests of this domain."""
 
     requests: Annotated[int, Field(ge=0, le=1_000_000_000)]
@@ -83,7 +82,7 @@ class AskerBody(Body):
     days: Annotated[Number, Field(ge=0.0, le=100_000.0)] = Field(default=0.0, description="Since the first of them.")
 
 
-class RouteBody(Body):
+class RouteBody(Incoming):
     """What to decide on: a prompt, or the context of a domain with features of its own. Exactly one of them."""
 
     model_config = ConfigDict(
@@ -117,7 +116,7 @@ class RouteBody(Body):
         return self
 
 
-class FeedbackBody(Body):
+class FeedbackBody(Incoming):
     """What came back for a decision. What was not measured is left out: missing is not zero."""
 
     model_config = ConfigDict(
@@ -146,39 +145,6 @@ class FeedbackBody(Body):
         if self.quality is None and self.vote is None and self.cost_usd is None and self.latency_s is None:
             raise ValueError("at least one of quality, vote, cost_usd and latency_s must be given")
         return self
-
-
-class KeyBody(Body):
-    """The key to make, for the tenant of the key that asks."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "bot", "scopes": ["route", "feedback"]}]})
-
-    name: Annotated[str, Field(min_length=1, max_length=63, description="What it is for.")]
-    scopes: Annotated[list[KeyScope], Field(min_length=1, max_length=5)] = Field(
-        default=["route", "feedback", "read"], description="What it is good for."
-    )
-
-
-class RenewBody(Body):
-    """How long the old key stays good beside its successor."""
-
-    overlap_s: Annotated[Number, Field(ge=0.0, le=31_536_000.0)] = Field(default=86_400.0, description="Seconds.")
-
-
-class KeyAnswer(BaseModel):
-    """What is kept of a key."""
-
-    prefix: str = Field(description="Its first characters, to name it by.")
-    name: str
-    scopes: list[str]
-    created: float = Field(description="UTC, seconds since the epoch.")
-    expires: float | None = Field(description="UTC, seconds since the epoch; null: never.")
-
-
-class NewKeyAnswer(BaseModel):
-    """A key that was made."""
-
-    key: str = Field(description="It is shown this once.")
 
 
 class RouteAnswer(BaseModel):

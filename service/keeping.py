@@ -6,9 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from service.bodies import KeyAnswer, KeyBody, NewKeyAnswer, RenewBody, TenantOnly
+from service.bodies import TenantOnly
 from service.call import Call, Here, errors
 from service.errors import UnknownKeyError
+from service.key_bodies import KeyAnswer, KeyBody, NewKeyAnswer, RenewBody
 from service.keys import ApiKey, list_keys, make_key, note, renew_key, revoke_key
 
 router = APIRouter(tags=["keys"])

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from service.bodies import Body, TenantOnly, Workspace
+from service.bodies import Incoming, TenantOnly, Workspace
 
 LONGEST_TEXT = 10_000_000  # characters; a length of whatever kind also keeps halves of surrogate pairs out
 MOST_INPUTS = 100
@@ -39,14 +39,14 @@ class PilotQuery(TenantOnly):
     )
 
 
-class PilotInput(Body):
+class PilotInput(Incoming):
     """One document."""
 
     name: Annotated[str, Field(min_length=1, max_length=200, description="Ends in what it is: .vtt, .md, …")]
     text: Annotated[str, Field(max_length=LONGEST_TEXT)]
 
 
-class PilotBody(Body):
+class PilotBody(Incoming):
     """What to run the pilot on. Left out: the packaged example."""
 
     model_config = ConfigDict(

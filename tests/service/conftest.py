@@ -191,7 +191,10 @@ def _as_documented(document: dict, response: httpx.Response) -> None:
         if operation and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", template), response.request.url.path):
             answers = operation["responses"]
             assert str(response.status_code) in answers, f"{template}: undocumented {response.status_code}"
-            content = answers[str(response.status_code)].get("content", {}).get("application/json")
+            kinds = answers[str(response.status_code)].get("content", {})
+            kind = response.headers.get("content-type", "").split(";")[0]
+            assert not kinds or kind in {name.split(";")[0] for name in kinds}, f"{template}: undocumented {kind}"
+            content = kinds.get("application/json") if kind == "application/json" else None
             response.read()
             if content:
                 schema = content["schema"] | {"components": document["components"]}
