@@ -50,7 +50,7 @@ from bandits.keys import signing_key, trusted_keys
 from bandits.learners.baselines import ContextFree
 from bandits.record import SqlRecord
 from bandits.rollout import begin
-from bandits.rollout.evidence import FAILED, Evidence
+from bandits.rollout.evidence import Evidence
 from bandits.rollout.giving import abort
 from bandits.rollout.machine import Order
 from bandits.rollout.orders import OrderBook
@@ -114,8 +114,8 @@ def _decide(router: Router, seed: int, rate: float, failing: Event, stop: Event,
             if decision.slot is Slot.CANARY:
                 answers.write(f"{decision.id} {time.time()!r}\n")
             bad = decision.slot is Slot.CANARY and failing.is_set() and rng.random() < 0.5
-            quality, source = (0.0, FAILED) if bad else (float(rng.uniform(0.7, 0.9)), "app")
-            router.report(Outcome(decision.id, time.time(), SCOPE, quality=quality, latency_s=0.2, source=source))
+            quality, result = (0.0, "failed:server") if bad else (float(rng.uniform(0.7, 0.9)), "stop")
+            router.report(Outcome(decision.id, time.time(), SCOPE, quality=quality, latency_s=0.2, result=result))
 
 
 def watching(home: Home, settings: Config) -> None:

@@ -30,7 +30,6 @@ from bandits.state import batches
 from bandits.types import Decision, Outcome, Slot
 
 FIRST_POLICY = "explore"  # what decisions log where no snapshot serves
-FAILED = "failed"  # source of an outcome that says: no answer came
 ALPHAS = {"errors": 0.1, "slow": 0.1, "drop": 0.8}  # parts of alpha: hard faults show soon whatever theirs is
 WAITING = 5_000  # decisions that may wait for their outcomes, and rewards for the other side's
 
@@ -132,7 +131,7 @@ class Evidence:
             return
         if held.canary and not held.outcomes:
             self.sample += 1
-            self.errors.see(float(outcome.source == FAILED))
+            self.errors.see(float(_is_error(outcome)))
         if held.canary and outcome.latency_s is not None and not held.timed:
             held.timed = True
             self.slow.see(float(outcome.latency_s > self._order.terms.slow_s))
@@ -168,3 +167,8 @@ class Evidence:
 def refuted(process: EProcess, alpha: float, name: str) -> bool:
     """Whether one of the three has ended a rollout whose false alarms in all are at most alpha."""
     return bool(process.reached(alpha * ALPHAS[name]).all())
+
+
+def _is_error(outcome: Outcome) -> bool:
+    """Whether the arm drawn did not answer, and is to blame: not if it answered when asked again."""
+    return outcome.failed and not outcome.arm and outcome.quality is not None

@@ -42,7 +42,7 @@ def rows(n: int, seed: int, share: float = 0.5, failing: float = 0.0, worse: flo
         )
         good = float(np.clip(rng.normal(0.7 - worse * canary, 0.1), 0.0, 1.0))
         bad = canary and rng.random() < failing
-        outcome = Outcome(f"d{i}", 1.0, SCOPE, quality=0.0 if bad else good, source="failed" if bad else "app")
+        outcome = Outcome(f"d{i}", 1.0, SCOPE, quality=0.0 if bad else good, result="failed:server" if bad else "stop")
         made += [Row(2 * i + 1, decision), Row(2 * i + 2, outcome)]
     return made
 

@@ -126,4 +126,4 @@ def test_after_an_erasure_only_what_was_learned_anew_serves(rolling):
     with pytest.raises(Exception, match="may not"):
         roll_back(world.home, SCOPE, world.config, world.key, world.now, who="a", why="b", to="000077")
     begin(world.home, SCOPE, world.config, candidate, previous=None, key=world.key, now=world.now, why="again")
-    assert standing(world.home, SCOPE).candidate == candidate
+    assert standing(world.home, SCOPE).candidate == anew  # what ended once is not begun again

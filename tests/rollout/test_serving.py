@@ -84,7 +84,7 @@ def test_a_bad_canary_is_rolled_back_and_says_why(rolling, how):
         decision = world.decide(f"u{user}")
         bad = decision.slot is Slot.CANARY
         if bad and how == "errors":
-            world.report(decision, 0.0, source="failed")
+            world.report(decision, 0.0, result="failed:server")
         else:
             world.report(
                 decision, 0.2 if bad and how == "reward" else 0.8, latency_s=2.0 if bad and how == "latency" else 0.1
@@ -129,7 +129,7 @@ def test_a_host_without_the_signing_key_serves_under_leases_and_gives_none(rolli
     for user in range(200):
         decision = world.decide(f"u{user}")
         if decision.slot is Slot.CANARY:
-            world.server.router.report(Outcome(decision.id, world.now, SCOPE, quality=0.0, source="failed"))
+            world.server.router.report(Outcome(decision.id, world.now, SCOPE, quality=0.0, result="failed:server"))
     world.server.refresh()
     assert world.orders()[-1].phase == "canary"
     assert {world.decide(f"u{user}").slot for user in range(50)} == {Slot.STABLE}
