@@ -52,6 +52,13 @@ bench: setup  ## measure again, rewriting docs/benchmarks.md (BENCH_DATA=DIR: da
 	  | $(BIN)/python -m benchmarks.publish latency
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.drift --data paretobandit --budget 1.9e-3 --seeds 20
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.sharing
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.service --rps 500 --seconds 60 --workers 2
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.night --scopes 30 --rows 1000000 --workers 1 2
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.tuning --seeds 10
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.canary --rollouts 2000
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rollback --rollbacks 200
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.pilot_scale --files 1000
 	@$(BIN)/python -m benchmarks.features --data paretobandit --seeds 5 --budgets 3.0e-4 8.3e-5
 	@test -z "$(BENCH_DATA)" || { set -e; \
 	  $(BIN)/python -m benchmarks.routing --data $(BENCH_DATA)/paretobandit_k3.npz --budgets $(BUDGETS) --seeds 8 \

@@ -123,7 +123,8 @@ def write_warehouse(path: Path, events: int, d: int, k: int, days: int, seed: in
                 $schema AS "schema", context, $arms AS arms, '{{}}' AS excluded,
                 probabilities::DOUBLE[] AS probabilities, action,
                 'arm-' || action AS arm, probabilities[action + 1] AS propensity, 'bench' AS policy,
-                'stable' AS slot, 0.0 AS price, 1.0 AS pressure, false AS forced, '' AS "user", 0 AS seen FROM batch
+                'stable' AS slot, 0.0 AS price, 1.0 AS pressure, false AS forced, '' AS "user", 0 AS seen,
+                '' AS conversation FROM batch
                 ORDER BY i""",  # noqa: S608 - d is an int
                 who | {"schema": config.features, "arms": json.dumps(config.arm_names)},
             )
@@ -131,7 +132,7 @@ def write_warehouse(path: Path, events: int, d: int, k: int, days: int, seed: in
                 f"""INSERT INTO outcomes BY NAME SELECT 2 * i + 2 AS position,
                 printf('%012x%020x', (decided * 1000)::BIGINT, i * 7919) AS decision_id, decided + 1.0 AS time, {scope},
                 reward AS quality, cost AS cost_usd, NULL::DOUBLE AS latency_s, NULL::TINYINT AS vote,
-                'bench' AS source, '' AS "key", 2 * i + 1 AS decision FROM batch ORDER BY i""",  # noqa: S608
+                'bench' AS source, '' AS "key", '' AS arm, '' AS result, 2 * i + 1 AS decision FROM batch ORDER BY i""",  # noqa: S608
                 who,
             )
             connection.unregister("batch")

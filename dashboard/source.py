@@ -15,6 +15,7 @@ from bandits.evaluate import EVALUATED
 from bandits.keys import trusted_keys
 from bandits.monitoring.kpis import REPORTED
 from bandits.record import Record
+from bandits.rollout.giving import standing
 from bandits.served import first_policy
 from bandits.serving import Home
 from bandits.snapshots import list_versions
@@ -85,8 +86,10 @@ def position(path: Path) -> int:
 
 
 def active_policy(place: Home, scope: Scope, domain: DomainConfig, now: float) -> Active:
-    """The policy that a server started now would serve. Raises KeyFileError."""
+    """The policy that a server started now would serve to most. Raises KeyFileError, RolloutError."""
     listed = list_versions(place.snapshots, scope, trusted=trusted_keys(place.root), now=now)
+    if (order := standing(place, scope)) is not None:
+        listed = [one for one in listed if one.version == order.stable]
     return active(listed, first_policy(domain).version)
 
 

@@ -30,6 +30,7 @@ NEEDED: Mapping[tuple[str, str], str] = {  # what a key must be good for, by met
     ("GET", "domains"): "read",
     ("GET", "pilot"): "route",
     ("POST", "pilot"): "route",
+    ("DELETE", "pilot"): "route",
     ("GET", "metrics"): "operate",
     ("GET", "keys"): "admin",
     ("POST", "keys"): "admin",

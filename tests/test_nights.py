@@ -357,7 +357,7 @@ def test_a_full_disk_leaves_what_serves_and_the_next_night_publishes(home, monke
     assert spend(home, CONFIG, SCOPE, NOW)["verdict"] == "published"
     with Audit(home.audit_url) as audit:
         last = [row.action for row in audit.rows("acme") if row.tenant]
-    assert last[-1] == "promotion"
+    assert last[-2:] == ["promotion", "rollout"]
 
 
 def test_a_fault_of_one_scope_takes_the_night_from_no_other(tmp_path):

@@ -51,12 +51,14 @@ def test_each_cron_schedule_really_creates_runs(api):
         "maintain": ["0 2 * * *"],
         "every-five-minutes": ["*/5 * * * *"],
         "daily": ["0 6 * * *"],
+        "inbox": [],
     }
     assert crons.keys() == deployments.keys()
 
     for name, wanted_crons in crons.items():
         deployment = deployments[name]
-        assert sorted(s["schedule"]["cron"] for s in deployment["schedules"]) == sorted(wanted_crons)
+        here = [s["schedule"]["cron"] for s in deployment["schedules"] if s["active"]]
+        assert sorted(here) == sorted(wanted_crons)
         if not wanted_crons:
             continue
         runs = {

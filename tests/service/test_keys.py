@@ -22,7 +22,7 @@ def every_operation(document: dict) -> list[tuple[str, str, str]]:
             for method, operation in operations.items():
                 ((scope,),) = [one["ApiKey"] for one in operation["security"]]
                 filled = path.replace("{decision_id}", "0" * 32).replace("{prefix}", "plt_00000000")
-                found.append((method.upper(), filled.replace("{model}", "small"), scope))
+                found.append((method.upper(), filled.replace("{model}", "small").replace("{run_id}", "none"), scope))
     return found
 
 
