@@ -19,7 +19,7 @@ from bandits.serving import Home
 from service import chatting, deciding, keeping, piloting, reading, watching
 from service.call import SCHEME, Parts
 from service.errors import Refusals
-from service.gate import Gate, check_table, needed
+from service.gate import Gate, needed
 from service.keys import KeyRing
 from service.limits import Limiter, open_store
 from service.metrics import Metrics
@@ -84,7 +84,6 @@ def create_app(
     app.state.parts = Parts(home, config, clock, record, ids, keys, servers, metrics, pilots, limiter, models, refusals)
     for room in (deciding, chatting, reading, piloting, watching, keeping):
         app.include_router(room.router)
-    check_table(app.routes)
     app.add_middleware(Gate, keys=keys, refusals=refusals, limiter=limiter, config=config)
     refusals.install(app)
     _say_scopes(app)

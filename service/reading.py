@@ -13,18 +13,9 @@ from bandits.keys import trusted_keys
 from bandits.snapshots import list_versions
 from bandits.types import Scope
 from bandits.why import explain
-from service.bodies import (
-    BudgetQuery,
-    BudgetsAnswer,
-    CapAnswer,
-    DomainAnswer,
-    PacedAnswer,
-    ScopeQuery,
-    SnapshotAnswer,
-    StoryAnswer,
-    TenantOnly,
-)
+from service.bodies import BudgetQuery, ScopeQuery, SnapshotAnswer, StoryAnswer, TenantOnly
 from service.call import Call, Here, errors
+from service.standing_bodies import BudgetsAnswer, CapAnswer, DomainAnswer, PacedAnswer
 
 router = APIRouter(tags=["decisions"])
 

@@ -259,9 +259,9 @@ def test_a_fault_of_the_service_shows_no_inside(running, acme):
     def broken() -> None:
         raise RuntimeError("an inner secret")
 
-    running.app.add_api_route("/broken", broken, include_in_schema=False)
+    running.app.add_api_route("/v1/broken", broken, include_in_schema=False)
     with running.client(acme) as api:
-        answer = api.get("/broken")
+        answer = api.get("/v1/broken")
         assert (answer.status_code, answer.json()["error"]["type"]) == (500, "InternalError")
         assert "secret" not in answer.text
         assert numbers(api)["pilotage_errors_total", "500"] == 1
