@@ -17,6 +17,7 @@ TARGET = 0.97  # aim a little under the budget: rewards bend little there, and s
 _GAIN = 8  # of the correction, see Pacer.pressure
 _RANGE = (0.25, 20.0)  # of the pressure: a day that began in silence must not spend four budgets at once
 _MEMORY = 100.0  # requests' worth of belief that spending is on target: the slowness of the correction
+_PROMISES = 50_000  # decisions whose cost may still be told; of older ones the promise stays counted, and the name goes
 _EXPLORATION_SHARE = 0.1  # an arm is affordable if keeping it explored costs at most this share of the budget
 
 
@@ -66,10 +67,18 @@ class Pacer:
         return self.spent + prices <= self.budget * (self.requests + 1 + self.burst)
 
     def reserve(self, decision_id: str, price: float) -> None:
-        """Count a decision and hold the price that is expected of it."""
+        """Count a decision and hold the price that is expected of it.
+
+        An app that never tells costs must not fill the memory: beyond _PROMISES the oldest counts as spent as promised,
+        and a cost that is told of it after all comes on top.
+        """
         self.requests += 1
         self.reserved[decision_id] = price
         self.promised += price
+        if len(self.reserved) > _PROMISES:
+            promised = self.reserved.pop(next(iter(self.reserved)))
+            self.promised -= promised
+            self.settled += promised
 
     def cancel(self, decision_id: str) -> None:
         """Take back a decision that never came to be."""

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bandits import budget
 from bandits.budget import TARGET, Pacer, affordable
 
 amounts = st.lists(st.tuples(st.floats(0.0, 1e-2), st.floats(0.0, 1e-2)), max_size=60)
@@ -72,3 +73,15 @@ def test_a_second_cost_of_a_decision_adds_up():
     pacer.settle("d", 3e-3)
 
     assert pacer.spent == pytest.approx(5e-3)
+
+
+def test_an_app_that_never_tells_costs_does_not_fill_the_memory(monkeypatch):
+    """Of the oldest decisions the promise stays counted; only their names go."""
+    monkeypatch.setattr(budget, "_PROMISES", 3)
+    pacer = Pacer(1e-3, burst=5)
+    for i in range(10):
+        pacer.reserve(f"d{i}", 0.5)
+    assert list(pacer.reserved) == ["d7", "d8", "d9"]
+    assert (pacer.requests, pacer.spent, pacer.promised) == (10, 5.0, 1.5)
+    pacer.settle("d9", 0.25)
+    assert pacer.spent == 4.75
