@@ -186,7 +186,7 @@ class Rollouts(RuleBasedStateMachine):
             try:
                 decision = self.world.decide(f"u{next(self.users)}")
                 bad = failing and decision.slot is Slot.CANARY
-                self.world.report(decision, 0.0 if bad else 0.8, **({"source": "failed"} if bad else {}))
+                self.world.report(decision, 0.0 if bad else 0.8, **({"result": "failed:server"} if bad else {}))
             except PilotageError:
                 break
             self.fresh += 1
@@ -236,8 +236,12 @@ class Rollouts(RuleBasedStateMachine):
     @precondition(lambda self: not self.world.record.down)
     @rule()
     def restart(self):
-        """Of everything."""
-        self.world.start()
+        """Of everything; whoever is killed while it starts is started again."""
+        try:
+            self.world.start()
+        except Crash:
+            self.crash_in = None
+            self.world.start()
 
     @rule(verb=st.sampled_from(["approve", "abort", "roll back"]))
     def person(self, verb):
