@@ -49,9 +49,8 @@ from bandits.errors import PilotageError
 from bandits.keys import signing_key, trusted_keys
 from bandits.learners.baselines import ContextFree
 from bandits.record import SqlRecord
-from bandits.rollout import begin
 from bandits.rollout.evidence import Evidence
-from bandits.rollout.giving import abort
+from bandits.rollout.giving import abort, begin
 from bandits.rollout.machine import Order
 from bandits.rollout.orders import OrderBook
 from bandits.rollout.watching import watch

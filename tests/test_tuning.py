@@ -23,7 +23,6 @@ from bandits.search import Search
 from bandits.serving import Home
 from bandits.snapshots import load
 from bandits.studies import open_study
-from bandits.testing_postgres import postgres_server, programs
 from bandits.training import prepare, train, within
 from bandits.tuning import applied, held_out, tune
 from bandits.tuning_settings import DIMENSIONS, TuningConfig
@@ -131,13 +130,11 @@ def test_a_search_that_was_killed_counts_what_it_had_and_retires_what_ran(tmp_pa
     assert found.trials == 6
 
 
-@pytest.mark.skipif(programs() is None, reason="no PostgreSQL is to be had here")
-def test_a_study_on_postgresql_is_resumed_too():
+def test_a_study_on_postgresql_is_resumed_too(postgres_url):
     """Where the record is, several processes may search at once."""
-    with postgres_server() as server:
-        kept = {"seed": 0, "study": "a@1", "storage": server.create("studies"), "settings": EVERYTHING}
-        tune(PREPARED, trials=2, **kept)
-        found = tune(PREPARED, trials=4, **kept)
+    kept = {"seed": 0, "study": "a@1", "storage": postgres_url, "settings": EVERYTHING}
+    tune(PREPARED, trials=2, **kept)
+    found = tune(PREPARED, trials=4, **kept)
 
     assert found == tune(PREPARED, trials=4, seed=0, study="b", settings=EVERYTHING)
 

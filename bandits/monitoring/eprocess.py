@@ -12,6 +12,8 @@ Waudby-Smith, Ramdas 2023, "Estimating means of bounded random variables by bett
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -24,7 +26,7 @@ _POINTS, _NEAREST, _FARTHEST = 10, 1.8, 0.97  # alternatives: from 1.8 times the
 _TILT = 0.3  # weights ~ alternative^-tilt: the small ones take longest, and gain most from a larger part
 
 
-class EProcess:
+class EProcess(ABC):
     """Capital of the gamblers; `log_e` is the evidence, and its peak what counts at any time."""
 
     def __init__(self, weights: Floats, shape: tuple[int, ...] = ()) -> None:
@@ -49,9 +51,9 @@ class EProcess:
         self._log += np.where(known[..., None], self._gains(np.where(known, x, 0.0)), 0.0)
         self.peak = np.maximum(self.peak, self.log_e)
 
+    @abstractmethod
     def _gains(self, x: Floats) -> Floats:
         """Log of what each gambler's capital is multiplied by, (..., gamblers)."""
-        raise NotImplementedError
 
 
 class TooOften(EProcess):

@@ -11,7 +11,7 @@ from bandits.config import Config, parse_config
 from bandits.keys import SigningKey, signing_key
 from bandits.learners.baselines import ContextFree
 from bandits.record_memory import MemoryRecord
-from bandits.rollout import begin
+from bandits.rollout.giving import begin
 from bandits.rollout.machine import Order
 from bandits.rollout.orders import OrderBook
 from bandits.serving import Home, Server
