@@ -7,6 +7,7 @@ several processes; `MemoryRecord` keeps the same contract (see testing.py) in a 
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,9 @@ from bandits.errors import (
     RecordError,
     UnreadableRowError,
 )
+from bandits.record_commit import committing, place
 from bandits.record_erasure import Epoch, Erased, current_epoch, erase, tombstones
+from bandits.record_recent import Recent
 from bandits.record_rules import admit, check, key_of, keys, unknown
 from bandits.record_tables import (
     DECISIONS,
@@ -34,12 +37,8 @@ from bandits.record_tables import (
     VERSION,
     from_decision,
     from_outcome,
-    insert,
-    known_keys,
-    known_scopes,
     make,
     migrate,
-    place,
     to_decision,
     to_outcome,
 )
@@ -140,6 +139,7 @@ class SqlRecord:
         """
         self._process = os.getpid()
         self._writer = GroupWriter(self._commit)  # threads queue here; only processes meet in the database
+        self._recent = Recent()
         self._database = open_database(url, busy_s)
         self._failures: tuple[type[Exception], ...] = (DBAPIError, PoolTimeoutError, *self._database.failures)
         self.url = self._database.shown
@@ -166,12 +166,13 @@ class SqlRecord:
         after = max(after, 0)
         found: list[tuple[int, Callable[[sa.Row[Any]], Entry], sa.Row[Any]]] = []
         with self._transaction(self._database.reading) as connection:
-            last = min(after + limit, _read_head(connection))
-            for table, decode in ((DECISIONS, to_decision), (OUTCOMES, to_outcome)):
+            epoch, last = current_epoch(connection).number, min(after + limit, _read_head(connection))
+            mine = {at: entry for at in range(after + 1, last + 1) if (entry := self._recent.get(at, epoch))}
+            for table, decode in () if len(mine) == last - after else _TABLES:
                 span = sa.select(table).where(table.c.position > after, table.c.position <= last)
-                found += [(row.position, decode, row) for row in connection.execute(span)]
-        found.sort(key=operator.itemgetter(0))
-        return [Row(position, _decoded(decode, row)) for position, decode, row in found]
+                found += [(row.position, decode, row) for row in connection.execute(span) if row.position not in mine]
+        read = [Row(position, _decoded(decode, row)) for position, decode, row in found]
+        return sorted([*read, *itertools.starmap(Row, mine.items())], key=operator.itemgetter(0))
 
     def decision(self, decision_id: str, tenant: str) -> Decision:
         """See `Record.decision`."""
@@ -258,11 +259,13 @@ class SqlRecord:
         answers: list[Answer] = []
         decisions: list[tuple[Any, ...]] = []
         outcomes: list[tuple[Any, ...]] = []
-        with self._transaction(self._database.writing) as connection:
-            before = last = place(connection)
-            known = known_scopes(connection, {key_of(entry) for batch in group for entry in batch.entries})
+        written: list[Entry] = []
+        with self._failing(), committing(self._database.writing) as commit:
+            before = last = commit.place()
+            epoch = commit.epoch()
+            known = commit.known_scopes({key_of(entry) for batch in group for entry in batch.entries})
             keyed = {id_ for batch in group for id_, _ in keys(batch.entries)}
-            heard = known_keys(connection, keyed) if keyed else set()
+            heard = commit.known_keys(keyed) if keyed else set()
             for batch in group:
                 try:
                     known |= admit(batch.entries, known.get, heard)
@@ -273,14 +276,16 @@ class SqlRecord:
                 for entry, columns in zip(batch.entries, batch.columns, strict=True):
                     last += 1
                     (decisions if isinstance(entry, Decision) else outcomes).append((last, *columns))
+                written += batch.entries
                 answers.append(last)
             if last > before:
-                insert(connection, decisions, outcomes, last)
+                commit.insert(decisions, outcomes, last)
         if _file(self._path) != self._file:
             raise RecordError(
                 f"a record must stay where it was opened, but {self.url} or its log was removed or replaced; rows that "
                 "nobody can find again are not acknowledged. Restore the record, and open it anew."
             )
+        self._recent.keep(before + 1, written, epoch)
         return answers
 
     def _batch(self, entries: Sequence[Entry]) -> _Batch:
@@ -299,9 +304,13 @@ class SqlRecord:
     @contextmanager
     def _transaction(self, engine: sa.Engine) -> Iterator[Connection]:
         self._check_process()
+        with self._failing(), engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
         try:
-            with engine.begin() as connection:
-                yield connection
+            yield
         except self._failures as error:
             said = error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
             raise RecordError(self._database.fault(said)) from error
@@ -324,6 +333,12 @@ class SqlRecord:
                 "Open it with the Pilotage that wrote it or a newer one, or name another."
             )
         place(connection)  # it can be written, or its opening fails
+
+
+_TABLES: tuple[tuple[sa.Table, Callable[[sa.Row[Any]], Entry]], ...] = (
+    (DECISIONS, to_decision),
+    (OUTCOMES, to_outcome),
+)
 
 
 def _file(path: str | None) -> tuple[int, int] | None:

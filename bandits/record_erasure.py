@@ -7,7 +7,8 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from bandits.record_tables import DECISIONS, EPOCHS, OUTCOMES, TOMBSTONES, guard, place, unguard
+from bandits.record_commit import place
+from bandits.record_tables import DECISIONS, EPOCHS, OUTCOMES, TOMBSTONES, guard, unguard
 from bandits.types import Scope
 
 

@@ -1,7 +1,7 @@
 """The record on a PostgreSQL server: how a connection is made, what is asked of it, what a failure means.
 
 A sequence gives numbers in the order of asking, not of committing, and whoever reads up to the highest would pass by
-what commits late. So the position is read from `head` FOR UPDATE, first of all (record_tables.place): the row's lock
+what commits late. So the position is read from `head` FOR UPDATE, first of all (record_commit.place): the row's lock
 is held until the commit, writers queue for it, and positions become visible in their own order, without a gap.
 """
 

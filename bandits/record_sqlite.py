@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ class Sqlite:
         busy_s: seconds that a connection waits for another process's commit. Raises RecordError: no such folder.
         """
         self.shown = str(url)
-        self.failures: tuple[type[Exception], ...] = ()
+        self.failures: tuple[type[Exception], ...] = (sqlite3.Error,)  # those of a group commit come bare
         if url.database in (None, "", ":memory:"):
             raise RecordError(f"the URL of a record must be sqlite:///path/to/file, but got {self.shown!r}.")
         try:

@@ -1,4 +1,4 @@
-"""How a decision and an outcome lie in SQL: tables, their codec, and the statements of a commit.
+"""How a decision and an outcome lie in SQL: tables and their codec.
 
 Types are those that every database has. How to connect, and what a failure means, each database says for itself:
 record_sqlite.py, record_postgres.py.
@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import sqlalchemy as sa
@@ -207,7 +206,7 @@ def to_decision(row: sa.Row[Any]) -> Decision:
     return Decision(
         id=row.id,
         time=row.time,
-        scope=_scope(row.tenant, row.workspace, row.domain),
+        scope=scope_named(row.tenant, row.workspace, row.domain),
         schema=row.schema,
         context=np.frombuffer(row.context, "<f4").astype(np.float32),
         arms=_names(row.arms),
@@ -253,7 +252,7 @@ def to_outcome(row: sa.Row[Any]) -> Outcome:
     return Outcome(
         decision_id=row.decision_id,
         time=row.time,
-        scope=_scope(row.tenant, row.workspace, row.domain),
+        scope=scope_named(row.tenant, row.workspace, row.domain),
         quality=row.quality,
         cost_usd=row.cost_usd,
         latency_s=row.latency_s,
@@ -266,88 +265,6 @@ def to_outcome(row: sa.Row[Any]) -> Outcome:
         output_tokens=row.output_tokens,
         first_token_s=row.first_token_s,
     )
-
-
-# What a group commit says, it says to the driver: building and compiling expressions costs more than the disk.
-
-
-class _Words(NamedTuple):
-    """How a database says what the others say otherwise."""
-
-    place: str
-    among: str  # takes one parameter, see _list
-    moved: str
-
-
-_WORDS = {
-    "sqlite": _Words(
-        "SELECT position FROM head", "IN (SELECT value FROM json_each(?))", "UPDATE head SET position = ?"
-    ),
-    "postgresql": _Words("SELECT position FROM head FOR UPDATE", "= ANY(%s::text[])", "UPDATE head SET position = %s"),
-}
-
-
-def place(connection: Connection) -> int:
-    """Position of the last row, read by a writer, before all else that it does; nobody else writes until it is done."""
-    return int(connection.exec_driver_sql(_WORDS[connection.dialect.name].place).scalar_one())
-
-
-def known_scopes(connection: Connection, ids: Iterable[str]) -> dict[str, Scope]:
-    """Scopes of those decisions among `ids` that the record holds."""
-    found = _among(connection, "SELECT id, tenant, workspace, domain FROM decisions WHERE id", ids)
-    return {row[0]: _scope(row[1], row[2], row[3]) for row in found}
-
-
-def known_keys(connection: Connection, ids: Iterable[str]) -> set[tuple[str, str]]:
-    """(decision id, key) of the outcomes of `ids` that have a key."""
-    found = _among(connection, "SELECT decision_id, key FROM outcomes WHERE key <> '' AND decision_id", ids)
-    return {(row[0], row[1]) for row in found}
-
-
-def _among(connection: Connection, query: str, ids: Iterable[str]) -> Sequence[sa.Row[Any]]:
-    dialect = connection.dialect.name
-    listed = list(ids)
-    parameter = json.dumps(listed) if dialect == "sqlite" else listed
-    return connection.exec_driver_sql(f"{query} {_WORDS[dialect].among}", (parameter,)).all()
-
-
-def insert(
-    connection: Connection, decisions: Sequence[tuple[Any, ...]], outcomes: Sequence[tuple[Any, ...]], last: int
-) -> None:
-    """Insert rows, each (position, *columns) in the order of its table, and let the head say `last`."""
-    dialect = connection.dialect.name
-    for table, placed in ((DECISIONS, decisions), (OUTCOMES, outcomes)):
-        if placed and dialect == "postgresql":
-            _copy(connection, table, placed)
-        elif placed:
-            connection.exec_driver_sql(_insert(table, connection.dialect), list(placed))
-    connection.exec_driver_sql(_WORDS[dialect].moved, (last,))
-
-
-def _copy(connection: Connection, table: sa.Table, placed: Sequence[tuple[Any, ...]]) -> None:
-    """COPY, in binary: of 64 rows four times faster than INSERT, of one as fast."""
-    columns = ", ".join(f'"{column.name}"' for column in table.columns)
-    types = [_POSTGRES[type(column.type)] for column in table.columns]
-    driver: Any = connection.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN (FORMAT BINARY)") as rows:
-        rows.set_types(types)
-        for row in placed:
-            rows.write_row(row)
-
-
-_POSTGRES = {
-    sa.BigInteger: "int8",
-    sa.Integer: "int4",
-    sa.Double: "float8",
-    sa.Text: "text",
-    sa.Boolean: "bool",
-    sa.LargeBinary: "bytea",
-}
-
-
-@functools.lru_cache(maxsize=16)
-def _insert(table: sa.Table, dialect: sa.Dialect) -> str:
-    return str(sa.insert(table).compile(dialect=dialect))
 
 
 class Database(Protocol):
@@ -369,7 +286,8 @@ class Database(Protocol):
 
 
 @functools.lru_cache(maxsize=4096)  # a record names few scopes and few lists of arms, but in every row
-def _scope(tenant: str, workspace: str, domain: str) -> Scope:
+def scope_named(tenant: str, workspace: str, domain: str) -> Scope:
+    """The same scope for the same names."""
     return Scope(tenant, workspace, domain)
 
 
