@@ -30,23 +30,22 @@ def allow(
 
     prices: (K,) USD that the policy expects of a request.   room: nano-dollars that the caps hold for it; None: no cap.
     """
-    available = np.array([arm not in unavailable for arm in domain.arm_names])
-    rules: list[tuple[str, Mask]] = [
-        ("exploring it would cost more than a tenth of the budget", explorable(domain, prices)),
-        ("the running cap of the budget is reached", pacer.within_cap(prices)),
-    ]
-    if room is not None:
-        fits = np.array([nano(price) <= room for price in prices.tolist()])
-        rules.append(("the caps of the tenant have too little left for it", fits))
-    allowed = np.logical_and.reduce([available, *(mask for _, mask in rules)])
-    if not allowed.any():  # a request that the cap blocks is answered by the cheapest arm
-        allowed[int(np.argmin(np.where(available, prices, np.inf)))] = True
-    excluded = {
-        arm: unavailable.get(arm) or next(reason for reason, mask in rules if not mask[index])
-        for index, arm in enumerate(domain.arm_names)
-        if not allowed[index]
-    }
-    return allowed, excluded
+    affordable, within = explorable(domain, prices).tolist(), pacer.within_cap(prices).tolist()
+    fits = [True] * len(prices) if room is None else [nano(price) <= room for price in prices.tolist()]
+    excluded: dict[str, str] = {}
+    for index, arm in enumerate(domain.arm_names):
+        if arm in unavailable:
+            excluded[arm] = unavailable[arm]
+        elif not affordable[index]:
+            excluded[arm] = "exploring it would cost more than a tenth of the budget"
+        elif not within[index]:
+            excluded[arm] = "the running cap of the budget is reached"
+        elif not fits[index]:
+            excluded[arm] = "the caps of the tenant have too little left for it"
+    if len(excluded) == len(prices):  # a request that the cap blocks is answered by the cheapest arm
+        available = np.array([arm not in unavailable for arm in domain.arm_names])
+        del excluded[domain.arm_names[int(np.argmin(np.where(available, prices, np.inf)))]]
+    return np.array([arm not in excluded for arm in domain.arm_names]), excluded
 
 
 def only(domain: DomainConfig, one: str, reason: str) -> tuple[Mask, dict[str, str]]:

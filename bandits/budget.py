@@ -8,6 +8,7 @@ night solved for, and a hard cap takes dear arms out of reach.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,11 +25,17 @@ _EXPLORATION_SHARE = 0.1  # an arm is affordable if keeping it explored costs at
 def affordable(prices: Vector, floor: float, budget: float) -> Mask:
     """Arms, (K,), whose share of the exploration floor fits the budget; the cheapest always does.
 
-    prices: (K,) USD per request.   floor: probability shared among the allowed arms.   budget: USD per request.
+    Read only.   prices: (K,) USD a request.   floor: probability shared among allowed arms.   budget: USD a request.
     """
-    share = floor / len(prices)
-    fits = share * prices <= _EXPLORATION_SHARE * budget
+    return _affordable(prices.astype(np.float64, copy=False).tobytes(), floor, budget)
+
+
+@lru_cache(maxsize=1024)  # asked of the same prices at each decision
+def _affordable(raw: bytes, floor: float, budget: float) -> Mask:
+    prices = np.frombuffer(raw)
+    fits = floor / len(prices) * prices <= _EXPLORATION_SHARE * budget
     fits[int(np.argmin(prices))] = True
+    fits.flags.writeable = False
     return fits
 
 

@@ -6,8 +6,10 @@ in Pilotage where chance picks an arm.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -76,15 +78,15 @@ def draw(probabilities: Vector, rng: np.random.Generator) -> Draw:
 
     Raises PropensityError unless the row is a distribution (>= 0, sums to 1 within 1e-9).
     """
-    total = float(probabilities.sum())
-    if not (abs(total - 1.0) <= 1e-9 and float(probabilities.min()) >= 0.0):
-        raise PropensityError(f"probabilities must be >= 0 and sum to 1 within 1e-9, but got {probabilities.tolist()}.")
-    cumulative = np.cumsum(probabilities)
-    action = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
+    row: list[float] = probabilities.tolist()  # of a few numbers plain arithmetic is quicker, and the same to the bit
+    cumulative = list(accumulate(row))
+    if not (abs(cumulative[-1] - 1.0) <= 1e-9 and min(row) >= 0.0):
+        raise PropensityError(f"probabilities must be >= 0 and sum to 1 within 1e-9, but got {row}.")
+    action = bisect_right(cumulative, rng.random() * cumulative[-1])
     # Rounding can leave the last cumulative step equal to the one before: never return an arm of probability 0.
-    while probabilities[action] == 0.0:
+    while row[action] == 0.0:
         action -= 1
-    return Draw(action, float(probabilities[action]))
+    return Draw(action, row[action])
 
 
 def served(policy: Policy, contexts: Context, allowed: Mask, pressure: float = 1.0) -> Matrix:
@@ -95,10 +97,10 @@ def served(policy: Policy, contexts: Context, allowed: Mask, pressure: float = 1
     contexts, allowed, pressure: see Policy.probabilities.
     """
     on_trial = allowed & ~policy.supported
+    if not on_trial.any():
+        return policy.probabilities(contexts, allowed, pressure)
     on_trial[~(allowed & policy.supported).any(axis=1)] = False
     rows = policy.probabilities(contexts, allowed & ~on_trial, pressure)
-    if not on_trial.any():
-        return rows
     trials = on_trial * (policy.floor / allowed.sum(axis=1, keepdims=True))
     return rows * (1.0 - trials.sum(axis=1, keepdims=True)) + trials
 

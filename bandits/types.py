@@ -119,13 +119,13 @@ class Decision:
             )
         if not 0 <= self.action < k:
             raise ShapeError(f"action must be in 0..{k - 1}, but got {self.action} in decision {self.id}.")
-        total = float(self.probabilities.sum())
-        if not (abs(total - 1.0) <= 1e-9 and float(self.probabilities.min()) >= 0.0):
+        row = self.probabilities.tolist()
+        if not (abs(sum(row) - 1.0) <= 1e-9 and min(row) >= 0.0):
             raise PropensityError(
-                f"probabilities must be >= 0 and sum to 1 within 1e-9, but sum to {total!r} in decision {self.id}; "
+                f"probabilities must be >= 0 and sum to 1 within 1e-9, but sum to {sum(row)!r} in decision {self.id}; "
                 "log the distribution that was drawn from."
             )
-        if not (self.propensity > 0.0 and self.propensity == float(self.probabilities[self.action])):
+        if not (self.propensity > 0.0 and self.propensity == row[self.action]):
             raise PropensityError(
                 f"propensity must be > 0 and equal probabilities[action], but got {self.propensity!r} in decision "
                 f"{self.id}; log the probability that the router drew with."

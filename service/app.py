@@ -25,6 +25,7 @@ from service.limits import Limiter, open_store
 from service.metrics import Metrics
 from service.models import Models
 from service.pilot import Pilot
+from service.quick import QuickRoute
 from service.servers import Servers
 
 _ABOUT = """Decides which model should answer each prompt, learns from every answer, proves a change before it makes it.
@@ -81,9 +82,11 @@ def create_app(
         generate_unique_id_function=_operation,
     )
     ids = IdRing(home.root)
-    app.state.parts = Parts(home, config, clock, record, ids, keys, servers, metrics, pilots, limiter, models, refusals)
+    parts = Parts(home, config, clock, record, ids, keys, servers, metrics, pilots, limiter, models, refusals)
+    app.state.parts = parts
     for room in (deciding, chatting, reading, piloting, watching, keeping):
         app.include_router(room.router)
+    app.add_middleware(QuickRoute, parts=parts)
     app.add_middleware(Gate, keys=keys, refusals=refusals, limiter=limiter, config=config)
     refusals.install(app)
     _say_scopes(app)

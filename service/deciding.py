@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query
-from fastapi.routing import APIRoute
-from pydantic import ValidationError
-from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
 
 from bandits.features import Asker, Request, Turn, context
 from bandits.prompts import keep
@@ -24,33 +19,13 @@ from service.call import Here, Parts, errors
 router = APIRouter(tags=["decisions"])
 
 
-class QuickRoute(APIRoute):
-    """POST /route without the framework's detours, for a body that is plainly right: they cost more than a decision.
-
-    Whatever is odd takes the ordinary way, which finds what is wrong with it and says so.
-    """
-
-    def get_route_handler(self) -> Callable[[HttpRequest], Coroutine[Any, Any, Response]]:
-        """See APIRoute."""
-        ordinary = super().get_route_handler()
-
-        async def handler(request: HttpRequest) -> Response:
-            body = _plain(request)
-            if body is None:
-                return await ordinary(request)
-            parts: Parts = request.app.state.parts
-            return JSONResponse(await _decide(parts, request.state.tenant, body))
-
-        return handler
-
-
 async def route(body: RouteBody, here: Here, _: Annotated[TenantOnly, Query()]) -> dict[str, Any]:
     """Draw an arm and record the draw. Nothing is asked of a model: the caller does that, and reports what came back.
 
     Answered when the decision is durable. The prompt itself is not kept, only its features, unless the tenant
     says store_prompts: then it is, sealed with a key of the user's own.
     """
-    return await _decide(here.parts, here.tenant, body)
+    return await decide(here.parts, here.tenant, body)
 
 
 router.add_api_route(
@@ -60,7 +35,6 @@ router.add_api_route(
     summary="Decide",
     response_model=RouteAnswer,
     responses=errors(401, 402, 403, 404, 408, 413, 422, 429, 503),
-    route_class_override=QuickRoute,
 )
 
 
@@ -90,18 +64,8 @@ def feedback(
     return FeedbackAnswer(recorded=recorded)
 
 
-def _plain(request: HttpRequest) -> RouteBody | None:
-    """The body of a request that asks nothing else, if it is right."""
-    if request.scope["query_string"] or request.headers.get("content-type") != "application/json":
-        return None
-    try:
-        return RouteBody.model_validate(request.state.json)
-    except ValidationError:
-        return None
-
-
-async def _decide(parts: Parts, tenant: str, body: RouteBody) -> dict[str, Any]:
-    """A RouteAnswer."""
+async def decide(parts: Parts, tenant: str, body: RouteBody) -> dict[str, Any]:
+    """What POST /route answers with, a RouteAnswer; the body has been checked."""
     await parts.check_user(tenant, body.user)
     scope = parts.servers.scope(tenant, body.workspace, body.domain)
     domain = parts.config.domains[scope.domain]

@@ -6,6 +6,7 @@ No byte of a stranger's body is parsed. Every answer leaves with the headers tha
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
@@ -17,6 +18,8 @@ from service.errors import BodyTooLargeError, KeyRefusedError, Refusals, ScopeRe
 from service.keys import ApiKey, KeyRing
 from service.limits import Limiter
 from service.strict import read_json
+
+log = logging.getLogger("pilotage.access")
 
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json"})  # what a probe may ask without a key
 NEEDED: Mapping[tuple[str, str], str] = {  # what a key must be good for, by method and first part of the path
@@ -37,6 +40,7 @@ NEEDED: Mapping[tuple[str, str], str] = {  # what a key must be good for, by met
     ("DELETE", "keys"): "admin",
 }
 LARGEST_BODY = 10_000_000  # bytes
+QUIET = ("/route", "/feedback", "/v1/", "/healthz", "/readyz", "/metrics")  # in the record, or a probe's: no line
 PATIENCE_S = 30.0  # for a body to come whole
 _DRAINED = 4 * LARGEST_BODY  # bytes of a refused body that are read all the same, so that its sender hears the answer
 _SAFE = [
@@ -68,6 +72,7 @@ class Gate:
         async def safely(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *_SAFE]
+                _note(scope, message["status"])
             await send(message)
 
         try:
@@ -115,6 +120,12 @@ class Gate:
                 "or been revoked. Make one with `pilotage key`."
             )
         return found
+
+
+def _note(scope: Scope, status: int) -> None:
+    """A line in the log for what stands nowhere else. A query may hold names: it is left out."""
+    if status != 200 or not scope["path"].startswith(QUIET):
+        log.info('%s "%s %s" %d', (scope.get("client") or ("?",))[0], scope["method"], scope["path"], status)
 
 
 def _not_there(path: str) -> HTTPException:

@@ -24,18 +24,6 @@ log = logging.getLogger("pilotage.service")
 TOGETHER = "PROMETHEUS_MULTIPROC_DIR"  # folder in which several workers count; read when Prometheus' client is loaded
 KEEP_ALIVE_S = 75  # longer than clients keep a connection: who closes first while the other sends loses a request
 SWITCH_S = 0.0005  # a thread that computes may keep the event loop waiting for so long, ten times less than by default
-_RECORDED = ("/route", "/feedback", "/v1/", "/healthz", "/readyz", "/metrics")
-
-
-class Unrecorded(logging.Filter):
-    """Leaves out of the access log what went well and stands in the record, or is a probe's."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """See logging.Filter."""
-        said = record.args
-        return not (
-            isinstance(said, tuple) and len(said) == 5 and said[4] == 200 and str(said[2]).startswith(_RECORDED)
-        )
 
 
 class Redact(logging.Filter):
@@ -62,7 +50,8 @@ def serve(host: str = "127.0.0.1", port: int = 8080, workers: int = 1) -> None:
     if host not in ("127.0.0.1", "::1", "localhost"):
         log.warning("%s is reached from other machines, and HTTP shows keys on the way; put TLS in front.", host)
     settings: dict[str, Any] = {"host": host, "port": port, "server_header": False, "log_config": _logging()}
-    settings["timeout_keep_alive"] = KEEP_ALIVE_S
+    # the gate says what is worth a line, and nobody asks who is behind a proxy: both cost each request
+    settings |= {"timeout_keep_alive": KEEP_ALIVE_S, "access_log": False, "proxy_headers": False}
     if workers == 1:
         uvicorn.run(made(), **settings)
         return
@@ -86,9 +75,7 @@ def _logging() -> dict[str, Any]:
     """The server's own set-up, with our lines beside its own and no key in either."""
     settings = copy.deepcopy(LOGGING_CONFIG)
     settings["filters"] = {"redact": {"()": Redact}}
-    settings["filters"]["unrecorded"] = {"()": Unrecorded}
     for handler in settings["handlers"].values():
         handler["filters"] = ["redact"]
-    settings["loggers"]["uvicorn.access"]["filters"] = ["unrecorded"]
     settings["loggers"]["pilotage"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     return settings

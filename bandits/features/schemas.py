@@ -8,9 +8,11 @@ vector-D                   D numbers that the caller brings
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -46,6 +48,7 @@ _VECTOR = re.compile(r"vector-([1-9][0-9]{0,3})")
 _WITHOUT = "text-2-without-"
 
 
+@lru_cache(maxsize=256)
 def width(schema: str) -> int:
     """Length of the contexts of `schema`; raises ConfigError for an unknown one.
 
@@ -88,13 +91,18 @@ def check_context(context: Context, expected: int | None = None) -> Context:
     context = np.asarray(context, dtype=np.float32)
     if context.ndim != 1 or (expected is not None and context.shape != (expected,)):
         raise ContextError(f"context must have shape ({'d' if expected is None else expected},), got {context.shape}.")
+    if not math.isfinite(context.dot(context)):  # a finite sum of squares says at a third of the price that all is well
+        _refuse(context)
+    return context
+
+
+def _refuse(context: Context) -> None:
     bad = np.flatnonzero(~np.isfinite(context))
     if bad.size:
         raise ContextError(
             f"context must be finite, but feature(s) {bad[:5].tolist()} are {context[bad[:5]].tolist()}; "
             "leave the decision out or give the feature a value."
         )
-    return context
 
 
 def _groups(schema: str) -> list[Group]:

@@ -113,7 +113,7 @@ def test_a_key_appears_in_no_log_and_no_answer_and_only_this_machine_is_served(t
         log, _ = process.communicate(timeout=60)
 
     assert [one.status_code for one in texts] == [200, 422, 422, 422, 404, 422, 422, 404, 200, 200, 401]
-    assert "GET /snapshots?api_key=plt_… HTTP/1.1" in log
+    assert '"GET /decisions/plt_…" 404' in log
     assert f"http://127.0.0.1:{port}" in log
     for text in (log, *(one.text + str(one.headers) for one in texts)):
         assert key not in text
