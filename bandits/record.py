@@ -25,6 +25,7 @@ from bandits.errors import (
     RecordError,
     UnreadableRowError,
 )
+from bandits.record_checkpoint import Checkpointer
 from bandits.record_commit import committing, place
 from bandits.record_erasure import Epoch, Erased, current_epoch, erase, tombstones
 from bandits.record_recent import Recent
@@ -152,6 +153,7 @@ class SqlRecord:
         found = self._database.writing.url
         self._path = os.path.abspath(str(found.database)) if found.get_backend_name() == "sqlite" else None
         self._file = _file(self._path)
+        self._checkpointer = Checkpointer(self._path) if self._path else None
 
     def append(self, *entries: Entry) -> int:
         """See `Record.append`. Costs one fsync, shared with all who wait for one; RecordError when closed."""
@@ -237,6 +239,8 @@ class SqlRecord:
         """See `Record.close`. Writes first what waits; reading opens the file again, appending does not."""
         if os.getpid() == self._process:
             self._writer.close()
+            if self._checkpointer is not None:
+                self._checkpointer.close()
             self._database.reading.dispose()  # they share a pool
 
     def __enter__(self) -> Self:
@@ -286,6 +290,8 @@ class SqlRecord:
                 "nobody can find again are not acknowledged. Restore the record, and open it anew."
             )
         self._recent.keep(before + 1, written, epoch)
+        if self._checkpointer is not None:
+            self._checkpointer.committed()
         return answers
 
     def _batch(self, entries: Sequence[Entry]) -> _Batch:

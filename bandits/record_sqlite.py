@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from bandits.errors import RecordError
+from bandits.record_checkpoint import LONGEST
 
 
 class Sqlite:
@@ -62,6 +63,7 @@ def _prepare(connection: DBAPIConnection, _: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute(f"PRAGMA wal_autocheckpoint={LONGEST}")
     cursor.close()
 
 

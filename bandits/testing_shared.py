@@ -41,16 +41,17 @@ for thread in threads:
 """
 _STALLING = """
 import sys
-import sqlalchemy as sa
 from bandits.record import SqlRecord
+from bandits.record_commit import Commit
 from bandits.testing import sample_decision, sample_outcome
+insert = Commit.insert
+def stall(commit, *rows):
+    insert(commit, *rows)
+    print("stalled", flush=True)
+    sys.stdin.readline()
 with SqlRecord(sys.argv[1]) as record:
-    def stall(_):
-        print("stalled", flush=True)
-        sys.stdin.readline()
-    sa.event.listen(sa.Engine, "commit", stall)
+    Commit.insert = stall
     print(record.append(sample_decision("slow"), sample_outcome("slow")), flush=True)
-    sa.event.remove(sa.Engine, "commit", stall)
 """
 _FORKED = """
 import os, sys

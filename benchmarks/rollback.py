@@ -84,7 +84,7 @@ def config(stages: Sequence[float], **more: object) -> Config:
 def serving(home: Home, number: int, rate: float, slow: bool, failing: Event, stop: Event, told: Path) -> None:
     """One process that serves: its threads decide and report at `rate` decisions/s until `stop`."""
     if slow:
-        sa.event.listen(sa.engine.Engine, "engine_connect", lambda _: time.sleep(SLOW_S))
+        sa.event.listen(sa.pool.Pool, "checkout", lambda *_: time.sleep(SLOW_S))
     with home.open_record() as record, told.open("w", buffering=1) as answers:
         servers = Servers(home, config([1.0]), record, np.random.default_rng(number), time.time, 1.0)
         server = servers.get(SCOPE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import os
 import sys
@@ -68,7 +69,9 @@ def made() -> FastAPI:
 
     sys.setswitchinterval(SWITCH_S)
     quiet()
-    return create_app(Home.here(), load_config())
+    app = create_app(Home.here(), load_config())
+    gc.freeze()  # all that was loaded stays: to look through it for garbage holds up every request for 0.1 s
+    return app
 
 
 def _logging() -> dict[str, Any]:
