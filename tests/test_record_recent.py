@@ -16,7 +16,7 @@ def test_what_another_process_erased_is_not_remembered(tmp_path):
     with SqlRecord(url) as writer, SqlRecord(url) as other:
         gone, stays = sample_decision("gone"), sample_decision("stays")
         writer.append(gone, sample_outcome("gone"))
-        assert [row.entry for row in writer.read()][0] is gone  # remembered, not decoded
+        assert next(iter(writer.read())).entry is gone  # remembered, not decoded
 
         other.erase(gone.scope.tenant, before=gone.time + 1.0)
         writer.append(stays)
