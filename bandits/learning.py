@@ -26,7 +26,7 @@ from bandits.learners.linear_policy import PricedPolicy, Scores
 from bandits.policy import FrozenPolicy, Policy
 from bandits.record import Record, Row
 from bandits.rewards import activated, reward
-from bandits.state import batches
+from bandits.state import Reading, batches
 from bandits.types import Context, Decision, Mask, Matrix, Outcome, Scope, Vector
 
 PRIOR = 300.0  # outcomes of an arm that weigh as much as the snapshot's estimate of it
@@ -168,9 +168,9 @@ class Learning:
         shared: list[object] = [self.scope, self.domain, self.policy]
         return copy.deepcopy(self, {id(one): one for one in shared})
 
-    def follow(self, record: Record, until: int) -> None:
-        """Fold the rows of `record` up to position `until`."""
-        for rows in batches(record, self.position, until):
+    def follow(self, record: Record, until: int, read: Reading = batches) -> None:
+        """Fold the rows of `record` up to position `until`; read: how (`state.gently` beside threads that serve)."""
+        for rows in read(record, self.position, until):
             self.fold(rows)
         self.position = max(self.position, until)
 

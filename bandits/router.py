@@ -32,7 +32,7 @@ from bandits.policy import Policy, draw, served
 from bandits.record import Record
 from bandits.rewards import cost
 from bandits.served import OnTrial, Serving, begin, first_policy, fit
-from bandits.state import State, batches, day_of
+from bandits.state import State, day_of, gently
 from bandits.types import Context, Decision, Outcome, Scope, Slot, new_id
 
 if TYPE_CHECKING:
@@ -322,17 +322,17 @@ class Router:
 
     def _caught_up(self) -> bool:
         """Fold what is new; False if an erasure came in between, and what was read or learned may be gone."""
-        for batch in batches(self._record, self._state.position):
-            if self._outlived():
-                return False
-            for row in batch:
-                with self._lock:
+        if self._outlived():
+            return False
+        for batch in gently(self._record, self._state.position):
+            with self._lock:
+                for row in batch:
                     if self._arrived(row.entry):
                         self._state.skip(row)
                     else:
                         self._state.fold([row])
-                    for learning in self._learnings():
-                        learning.fold([row])
+                for learning in self._learnings():
+                    learning.fold(batch)
         return not self._outlived()
 
     def _learnings(self) -> list[Learning]:
@@ -346,7 +346,7 @@ class Router:
         """What the record says behind a snapshot, up to where the state has come; None where nothing is learned."""
         learning = learning or begin(serving, self.scope, self.domain, self._record)
         if learning is not None:
-            learning.follow(self._record, self._state.position)
+            learning.follow(self._record, self._state.position, gently)
         return learning
 
     def _arrived(self, entry: Decision | Outcome) -> bool:

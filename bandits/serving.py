@@ -36,7 +36,7 @@ from bandits.router import Router
 from bandits.served import Serving, begin, first_policy, fit
 from bandits.snapshot_reader import SnapshotReader
 from bandits.snapshots import list_versions
-from bandits.state import CHECKPOINT_EVERY, resume, save, tail
+from bandits.state import CHECKPOINT_EVERY, gently, resume, save
 from bandits.types import Outcome, Scope
 
 
@@ -287,7 +287,8 @@ class Server:
         """Catch up with the record, and keep a checkpoint so that a restart folds few rows."""
         position = self.router.catch_up()
         if position - self._kept >= CHECKPOINT_EVERY:
-            self._state.fold(tail(self._record, self._state.position))
+            for rows in gently(self._record, self._state.position):
+                self._state.fold(rows)
             save(self._home.checkpoint(self.router.scope), self._state)
             self.router.keep(self._home.learning(self.router.scope))
             self._kept = self._state.position
