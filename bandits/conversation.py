@@ -165,9 +165,14 @@ def joined(record: Record, outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [found for outcome in outcomes if (found := _of_the_draw(record, outcome)) is not None]
 
 
-def _of_the_draw(record: Record, outcome: Outcome) -> Outcome | None:
+def may_join(outcome: Outcome) -> bool:
+    """Whether an outcome is of the kind that is said of a draw too: it speaks of quality, and not of a failure."""
     silent = outcome.quality is None and outcome.vote is None and outcome.source not in SIGNALS
-    if silent or outcome.failed:
+    return not (silent or outcome.failed)
+
+
+def _of_the_draw(record: Record, outcome: Outcome) -> Outcome | None:
+    if not may_join(outcome):
         return None
     try:
         turn = record.decision(outcome.decision_id, outcome.scope.tenant)

@@ -9,8 +9,8 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import compress
 from pathlib import Path
@@ -20,17 +20,17 @@ import numpy as np
 
 from bandits.allowing import allow, check_available, explorable, only
 from bandits.budget import Pacer
-from bandits.caps import Reservation, nano
+from bandits.caps import Reservation
 from bandits.config import DomainConfig
-from bandits.conversation import ANOTHER, DEAR, Before, Talk, before, joined
-from bandits.errors import LedgerError, PilotageError
+from bandits.conversation import ANOTHER, DEAR, Before, Talk, before, joined, may_join
+from bandits.errors import PilotageError
 from bandits.experiments.serving import Experiments
 from bandits.features import check_context, width
 from bandits.learning import Learning
 from bandits.learning_file import save
 from bandits.policy import Policy, draw, served
+from bandits.purse import Purse, Reach
 from bandits.record import Record
-from bandits.rewards import cost
 from bandits.served import OnTrial, Serving, begin, first_policy, fit
 from bandits.state import State, day_of, gently
 from bandits.types import Context, Decision, Outcome, Scope, Slot, new_id
@@ -63,7 +63,8 @@ class Router:
         learning: Learning | None = None,
     ) -> None:
         self.scope, self.domain = scope, domain
-        self._record, self._rng, self._clock, self._ledger = record, rng, clock, ledger
+        self._record, self._rng, self._clock = record, rng, clock
+        self._purse = None if ledger is None else Purse(ledger, scope, record)
         self._experiments = Experiments(scope.domain, domain)
         self._lock = threading.Lock()
         self._state = state or State(scope, domain)
@@ -86,7 +87,7 @@ class Router:
     @property
     def ledger(self) -> Ledger | None:
         """The caps of its tenant; None where there are none."""
-        return self._ledger
+        return None if self._purse is None else self._purse.ledger
 
     @property
     def serving(self) -> Serving:
@@ -192,7 +193,7 @@ class Router:
     @property
     def blocks(self) -> bool:
         """Whether a draw has to wait: for the ledger."""
-        return self._ledger is not None
+        return self._purse is not None
 
     def _newest(self, talk: Talk) -> Before | None:
         """The newest turn of a conversation; None for one that begins, and for a single request."""
@@ -213,7 +214,7 @@ class Router:
         if pinned is not None:
             self.domain.arm(pinned)
         now = self._clock()
-        held = self._hold(user, now, pinned)
+        held = None if self._purse is None else self._purse.hold(user, now, self._reach(pinned), self._noise())
         with self._lock:
             self._state.turn(day_of(now))
             canary = self._canary
@@ -275,7 +276,8 @@ class Router:
             with self._lock:
                 self._arrived(decision)
                 self._state.cancel(decision)
-            self._let_go(held)
+            if held is not None and self._purse is not None:
+                self._purse.let_go(held)
             raise
 
     def report(self, *outcomes: Outcome) -> None:
@@ -284,23 +286,47 @@ class Router:
         What is said of the quality of a later turn of a conversation is said of its draw too (conversation.py).
         """
         outcomes = (*outcomes, *joined(self._record, outcomes))
-        with self._lock:
-            self._ahead.update(outcomes)  # before the append: whoever catches up must know them for our own
-        try:
+        with self._unheard(outcomes):
             self._record.append(*outcomes)
+        if self._is_elsewhere(outcomes):
+            self.catch_up()
+        self._count(outcomes)
+
+    async def report_soon(self, *outcomes: Outcome) -> None:
+        """`report` for an event loop, which goes on while the record is written."""
+        if self.blocks or any(map(may_join, outcomes)):  # which read first
+            await asyncio.to_thread(self.report, *outcomes)
+            return
+        with self._unheard(outcomes):
+            await self._record.append_soon(*outcomes)
+        if self._is_elsewhere(outcomes):
+            await asyncio.to_thread(self.catch_up)
+        self._count(outcomes)
+
+    @contextmanager
+    def _unheard(self, outcomes: Sequence[Outcome]) -> Iterator[None]:
+        """Know outcomes for our own before they are appended, whoever catches up; not if they cannot be."""
+        with self._lock:
+            self._ahead.update(outcomes)
+        try:
+            yield
         except PilotageError:
             with self._lock:
                 for outcome in outcomes:
                     self._arrived(outcome)
             raise
+
+    def _is_elsewhere(self, outcomes: Sequence[Outcome]) -> bool:
+        """Whether another process decided: its promise has to be counted before what became of it."""
+        return any(one.cost_usd is not None and one.decision_id not in self.pacer.reserved for one in outcomes)
+
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
         costs = [outcome for outcome in outcomes if outcome.cost_usd is not None]
-        if any(outcome.decision_id not in self.pacer.reserved for outcome in costs):
-            self.catch_up()  # another process decided: count its promise before what became of it
         with self._lock:
             for outcome in costs:
                 self._state.add(outcome)
-        for decision_id in dict.fromkeys(outcome.decision_id for outcome in costs):
-            self._settle(decision_id)
+        if self._purse is not None:
+            self._purse.settle(*dict.fromkeys(outcome.decision_id for outcome in costs))
 
     def catch_up(self) -> int:
         """Count what other processes appended, and learn; the position of the record up to which the state now reaches.
@@ -359,34 +385,16 @@ class Router:
             self._ahead.pop(key, None)
         return left >= 0
 
-    def _hold(self, user: str, now: float, pinned: str | None) -> Reservation | None:
-        """Hold what the dearest arm in reach is expected to cost, or what the caps have left for a cheaper one.
-
-        Before anything is drawn: a draw that a cap refused would be missing from the log and its propensity untrue.
-        """
-        if self._ledger is None:
-            return None
-        policy = self._serving.policy
-        prices, canary = policy.prices, self._canary
+    def _reach(self, pinned: str | None) -> Reach:
+        """The most and the least that the policies that may serve expect a request to cost."""
+        policy, canary = self._serving.policy, self._canary
+        prices = policy.prices
         prices = np.maximum(prices, self._experiments.prices) if self._experiments else prices
         prices = prices if canary is None else np.maximum(prices, canary.serving.policy.prices)
         reach = prices[explorable(self.domain, policy.prices) if pinned is None else only(self.domain, pinned, "")[0]]
         least = float(policy.prices.min() if pinned is None else reach[0])
+        return Reach(float(max(reach, default=least)), least)
+
+    def _noise(self) -> bytes:
         with self._lock:
-            decision_id = new_id(now, self._rng.bytes(10))
-        amount, least_amount = nano(float(max(reach, default=least))), nano(least)
-        return self._ledger.reserve(self.scope.tenant, user, amount, now, least=least_amount, id=decision_id)
-
-    def _let_go(self, held: Reservation | None) -> None:
-        """Give back what is held for a decision that was not made; what cannot be given back now lapses."""
-        if self._ledger is not None and held is not None:
-            with suppress(LedgerError):
-                self._ledger.release(held)
-
-    def _settle(self, decision_id: str) -> None:
-        """Count against the caps all that a decision has cost so far, in the day it was made."""
-        if self._ledger is not None:
-            decision = self._record.decision(decision_id, self.scope.tenant)
-            spent = cost(self._record.outcomes(decision_id)) or 0.0
-            made = Reservation(decision_id, self.scope.tenant, decision.user, 0, decision.time)
-            self._ledger.settle(made, nano(spent))
+            return self._rng.bytes(10)

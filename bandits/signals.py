@@ -51,7 +51,7 @@ def notice(
     Returns what was recorded, None where nothing was. Raises RecordError.
     """
     talk = Talk.of(conversation)
-    if not talk.key or (talk.begins and not user):
+    if not tells(talk, user):
         return None
     before = router.record.conversation(router.scope.tenant, talk.key)
     if before is None or before.scope != router.scope or before.user != user:
@@ -68,6 +68,11 @@ def notice(
         router.report(outcome)
         return outcome
     return None
+
+
+def tells(talk: Talk, user: str) -> bool:
+    """Whether a request may say something of a turn before it: then the record is asked for that one."""
+    return bool(talk.key) and not (talk.begins and not user)
 
 
 def said(request: Request, context: Context, before: Decision) -> Signal | None:

@@ -16,7 +16,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -224,7 +223,7 @@ class Gateway:
             if pinned in closed:
                 raise GatewayError(f"{pinned} was asked for by name, but {closed[pinned]}.", kind="resting")
 
-            decision = await self._aside(partial(decide, router, ask, context, user, conversation, closed, pinned))
+            decision = await decide(router, ask, context, user, conversation, closed, pinned, self._aside)
         except BaseException:
             self._breakers.leave(probes)
             raise
@@ -368,7 +367,7 @@ class Gateway:
             for attempt in call.attempts
         ]
         if outcomes:
-            await self._aside(partial(call.router.report, *outcomes))
+            await call.router.report_soon(*outcomes)
         if call.answer is not None:
             self.judges.offer(call.router, call.decision, call.ask.prompt, call.answer.reply.text, call.answer.served)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 
+import numpy as np
 import pytest
 
 from bandits.errors import UnavailableError
 from bandits.gateway_settings import GatewayConfig
+from bandits.record import SqlRecord
 from bandits.reward_settings import RewardConfig
 from bandits.rewards import cost, reward
+from bandits.router import Router
 from bandits.types import Outcome
 from gateway.adapter import Ask, GatewayError
 from gateway.answer import UnansweredError
@@ -375,23 +378,21 @@ def test_a_success_without_a_word_is_a_failure_whoever_calls_it_one(streaming):
     run(scene)
 
 
-def test_a_slow_disk_stops_no_stream():
-    """Deciding and reporting wait in threads, so the loop goes on."""
+def test_a_slow_disk_stops_no_stream(tmp_path):
+    """Decisions and reports wait for their commit, and the loop goes on."""
 
     async def scene(w):
-        append, held = w.record.append, threading.Event()
-
-        def slow(*entries):
-            held.wait(5.0)
-            return append(*entries)
-
-        w.record.append = slow
-        going = asyncio.create_task(w.gateway.answer(w.router, ASK))
-        for _ in range(20):  # the loop turns while the disk does not
-            await asyncio.sleep(0.001)
-        assert not going.done()
-        held.set()
-        assert (await going).served == "primary"
+        held = threading.Event()
+        with SqlRecord(f"sqlite:///{tmp_path / 'record.db'}") as record:
+            commit = record._writer._commit
+            record._writer._commit = lambda group: (held.wait(5.0), commit(group))[1]
+            router = Router(w.router.scope, w.router.domain, record, np.random.default_rng(0))
+            going = asyncio.create_task(w.gateway.answer(router, ASK))
+            for _ in range(20):  # the loop turns while the disk does not
+                await asyncio.sleep(0.001)
+            assert not going.done()
+            held.set()
+            assert (await going).reply.text == "".join(TEXT)
 
     run(scene)
 
