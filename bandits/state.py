@@ -29,7 +29,7 @@ from bandits.types import Decision, Outcome, Scope, time_of
 VERSION = 1  # of a checkpoint file; another is ignored
 CHECKPOINT_EVERY = 5_000  # rows of the record
 _READ = 2_000  # rows read at once
-_READ_GENTLY, _FEW, _REST_S = 250, 16, 0.0005  # see `gently`
+_READ_GENTLY, _FEW, _REST, _REST_S = 100, 16, 4.0, 0.1  # see `gently`: rows, rows, times as long, s at most
 
 Reading: TypeAlias = Callable[[Record, int, int | None], Iterator[list[Row]]]  # `batches`, or `gently`
 
@@ -119,13 +119,15 @@ def gently(record: Record, after: int, until: int | None = None) -> Iterator[lis
     """The same in few rows at a time, for a thread beside others that answer requests.
 
     They want the interpreter a dozen times for each answer, and wait for it each time as long as this one computes:
-    so it computes for a fraction of a millisecond, and rests.
+    so it computes for a fraction of a millisecond, and rests several times as long.
     """
     until = record.head() if until is None else min(until, record.head())
+    begun = time.monotonic()
     for read in _batches(record, after, until, _READ_GENTLY):
         for first in range(0, len(read), _FEW):
             yield read[first : first + _FEW]
-            time.sleep(_REST_S)
+            time.sleep(min(_REST * (time.monotonic() - begun), _REST_S))
+            begun = time.monotonic()
 
 
 def _batches(record: Record, after: int, until: int, most: int) -> Iterator[list[Row]]:

@@ -117,18 +117,17 @@ def _steady(
         while not over.wait(1.0):
             memory.append((time.perf_counter() - begun, _rss_mib(pid)))
 
-    def publish(arm: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.service_publish", str(home.root), arm],
-            env=environ, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+    def publish(publisher: subprocess.Popen[str]) -> None:
+        told, _ = publisher.communicate("now\n")
         published.append(time.perf_counter() - begun)
-        return done.stdout.strip()
+        versions.append(told.strip())
 
     versions: list[str] = []
+    publishers = [_publisher(home, environ, arm) for arm in ("large", "middle")]
+    begun = time.perf_counter()
     timers = [
-        threading.Timer(options.seconds * share, lambda arm=arm: versions.append(publish(arm)))
-        for share, arm in ((1 / 3, "large"), (2 / 3, "middle"))
+        threading.Timer(options.seconds * share, publish, [publisher])
+        for share, publisher in zip((1 / 3, 2 / 3), publishers, strict=True)
     ]
     watcher = threading.Thread(target=watch)
     for one in (watcher, *timers):
@@ -151,6 +150,17 @@ def _steady(
         "rss_slope_mib_per_h": _slope(memory),
         "rss_mib": round(memory[-1][1], 1) if memory else None,
     }
+
+
+def _publisher(home: Home, environ: dict[str, str], arm: str) -> subprocess.Popen[str]:
+    """A process that publishes when it is sent a line: a night has long begun when it publishes."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.service_publish", str(home.root), arm],
+        env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()  # "ready"
+    return process
 
 
 def _detour(port: int, provider: int, key: str, prompts: Sequence[str]) -> float:
