@@ -172,6 +172,7 @@ class ArmAnswer(BaseModel):
     name: str
     probability: float
     q_hat: float | None = Field(description="Estimated reward; null where the policy has no such estimate.")
+    sigma: float | None = Field(description="Posterior deviation of q_hat; null where the policy does not know it.")
     cost_usd: float | None
     excluded: str | None
     quarantined: str | None = Field(description="Since when an arm that broke is only probed; null: it is sound.")
