@@ -17,7 +17,7 @@ from bandits.serving import Server
 from bandits.types import Decision, Scope
 from gateway.adapter import Piece, ToolCall
 from gateway.answer import Answer, Stream, UnansweredError
-from service.bodies import TenantOnly
+from service.bodies import NAME, TenantOnly
 from service.call import Call, Here, errors
 from service.chat_bodies import ChatAnswer, ChatBody, ModelAnswer, ModelsAnswer, event, usage_of
 from service.errors import Refusals, UnknownModelError
@@ -46,7 +46,9 @@ async def chat(
     body: ChatBody,
     here: Here,
     _: Annotated[TenantOnly, Query()],
-    x_pilotage_workspace: Annotated[str, Header(description="A workspace of the key's tenant.")] = "main",
+    x_pilotage_workspace: Annotated[
+        str, Header(description="A workspace of the key's tenant.", json_schema_extra=NAME)
+    ] = "main",
     x_pilotage_conversation: Annotated[
         str, Header(max_length=200, description="Your name for the conversation; only a keyed hash of it is kept.")
     ] = "",
