@@ -18,12 +18,15 @@ No price stands in code. A key of a provider stands in no file: the configuratio
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from bandits.errors import ConfigError
 
 _Price = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
 
@@ -99,3 +102,20 @@ class ProviderConfig(_Strict):
         if self.kind != "replay" and self.recording is not None:
             raise ValueError("only a provider of kind replay has a recording; leave it out")
         return self
+
+
+def key_of(name: str, settings: ProviderConfig, environ: Mapping[str, str]) -> str:
+    """The provider's key; "" for one that needs none. Raises ConfigError, which says where it should be, never what is.
+
+    name: of the provider, as configured.   environ: where the keys are.
+    """
+    if settings.key_env is None:
+        return ""
+    key = environ.get(settings.key_env, "").strip()
+    if not key or not (key.isascii() and key.isprintable()) or " " in key:
+        found = "holds something else" if key else "is not set"
+        raise ConfigError(
+            f"provider {name} needs its key in the variable {settings.key_env}, which {found}; set it to the key, "
+            "one line of printable ASCII without spaces."
+        )
+    return key

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from bandits.audited import broken_links
+from bandits.catalogue import key_of
 from bandits.config import load_config
 from bandits.counterfactual import read
-from bandits.errors import AuditError, PilotageError
+from bandits.errors import AuditError, ConfigError, PilotageError
 from bandits.keys import trusted_keys
 from bandits.monitoring.recommend import look, recommend
 from bandits.monitoring.trend import DAY
@@ -35,6 +36,7 @@ def examine(place: Home) -> list[Check]:
     """All checks, each in its own right: one fault hides no other. Makes no file that was not there."""
     checks: list[tuple[str, Callable[[Home], str]]] = [
         ("configuration", _configuration),
+        ("providers", _providers),
         ("home", _home),
         ("record", _record),
         ("warehouse", _warehouse),
@@ -56,6 +58,21 @@ def _run(name: str, check: Callable[[Home], str], place: Home) -> Check:
 def _configuration(_: Home) -> str:
     config = load_config()
     return f"{len(config.scopes())} scope(s): {', '.join(map(str, config.scopes()))}"
+
+
+def _providers(_: Home) -> str:
+    """Whether the key of each provider is where the catalogue says. Nothing is called, and no key is shown."""
+    found, faults = [], []
+    for name, settings in sorted(load_config().providers.items()):
+        try:
+            key_of(name, settings, os.environ)
+        except ConfigError as error:
+            faults.append(str(error))
+        else:
+            found.append(f"{name} has its key" if settings.key_env else f"{name} needs none")
+    if faults:
+        raise ConfigError(" ".join(faults))
+    return "; ".join(found)
 
 
 def _home(place: Home) -> str:

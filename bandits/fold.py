@@ -33,7 +33,7 @@ from bandits.learners.sums import Days, Sums, faded, merged
 from bandits.types import LoggedFeedback, Scope
 from bandits.warehouse import feedback_batches, opened
 
-FORMAT = 2  # of checkpoints; part of their names, so another version's are never found
+FORMAT = 3  # of checkpoints; part of their names, so another version's are never found
 _COLUMNS = tuple(field.name for field in fields(Slab) if field.name != "phi")
 PART = 2**17  # decisions of a part at least, unless told otherwise
 _READ = 2 * PART  # decisions that are read at once: opening the warehouse costs as much as reading some ten thousand

@@ -36,6 +36,7 @@ from bandits.learners.passes import (
     grams_of,
     reward_models,
     scaler_of,
+    spread,
 )
 from bandits.learners.ridge import Gram, rowwise
 from bandits.learners.scaling import Scaler
@@ -43,6 +44,7 @@ from bandits.learners.slab import Slab
 from bandits.types import LoggedFeedback, Mask, Matrix, Vector
 
 LEAST_EVENTS = 15  # an arm with fewer logged draws is not trusted: its estimate is a guess (positivity)
+_WIDEST = 2**22  # numbers that a policy's covariances may have: 16 MB of a snapshot
 _CLOCKS_S = 3600.0  # clocks of the workers and of the disk may differ by so much
 
 
@@ -58,6 +60,7 @@ class Shared:
     points: Vector  # (m,) prices of a dollar at which the policy's spending is known
     supported: Mask  # (K,) enough logged draws to be trusted
     allowed: Mask  # (K,) supported and affordable
+    squares: Vector  # (K,) of reward, summed
     siblings: Gram | None = field(default=None, kw_only=True)  # of reward, of sibling scopes
 
 
@@ -78,11 +81,15 @@ class Prepared(Shared):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """What the parameters decide.   weights: (K, D).   without: (F, K, D), each from all folds but one."""
+    """What the parameters decide.   weights: (K, D).   without: (F, K, D), each from all folds but one.
+
+    covariances: (K, D, D) of the weights; None where they would be larger than what they tell is worth.
+    """
 
     weights: Matrix
     without: Matrix
     curve: PriceCurve
+    covariances: Matrix | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -220,7 +227,8 @@ def _share(log: Fold, scaler: Scaler, drawn: Vector, domain: DomainConfig) -> Sh
     allowed = supported & affordable(priced.mean, domain.floor, domain.budget_usd_per_request)
     if not allowed.any():
         allowed = supported.copy()
-    return Shared(domain, scaler, grams_of(sums), cost, priced.mean, priced.points(), supported, allowed)
+    points, squares = priced.points(), sums["square"]
+    return Shared(domain, scaler, grams_of(sums), cost, priced.mean, points, supported, allowed, squares)
 
 
 def _siblings(
@@ -246,7 +254,9 @@ def _fit(log: Fold, shared: Shared, parameters: Parameters) -> Fitted:
     weights = corrected(shared.folded, sums, parameters, shared.siblings)
     spending = Spending(shared.scaler, weights[:FOLDS], shared.cost, shared.points, shared.allowed)
     curve = curve_of(log.sums(spending), shared.allowed, shared.points, shared.domain.floor)
-    return Fitted(weights[FOLDS], weights[:FOLDS], curve)
+    k, d = weights.shape[1:]
+    covariances = spread(shared.folded, shared.squares, parameters, shared.siblings) if k * d * d <= _WIDEST else None
+    return Fitted(weights[FOLDS], weights[:FOLDS], curve, covariances)
 
 
 def _policy(shared: Shared, fitted: Fitted, arms: tuple[str, ...], schema: str) -> LinearPolicy:
@@ -261,6 +271,7 @@ def _policy(shared: Shared, fitted: Fitted, arms: tuple[str, ...], schema: str) 
         fitted.curve,
         shared.domain.budget_usd_per_request,
         shared.domain.floor,
+        covariances=None if fitted.covariances is None else fitted.covariances.astype(np.float32),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,27 @@ from nacl.signing import VerifyKey
 from bandits.config import DomainConfig
 from bandits.errors import ConfigError, SnapshotError
 from bandits.features import names
+from bandits.learners.baselines import ContextFree
 from bandits.learners.frozen import rules
-from bandits.learners.linear_policy import PricedPolicy
+from bandits.learners.linear_policy import LinearPolicy, PricedPolicy
 from bandits.learning import Guarded
 from bandits.record import Record
 from bandits.replay import Policies, replays
 from bandits.rewards import cost, reward
 from bandits.snapshots import load
-from bandits.types import Decision, Outcome
+from bandits.types import Decision, Outcome, Vector
 
 
 @dataclass(frozen=True, slots=True)
 class ArmStory:
-    """What was known of one arm. q_hat and cost_usd are None where the policy that acted has no such estimate."""
+    """What was known of one arm. q_hat, its posterior deviation sigma, and cost_usd are None where the policy that
+    acted does not know them.
+    """
 
     name: str
     probability: float
     q_hat: float | None
+    sigma: float | None
     cost_usd: float | None
     excluded: str | None  # why it could not be drawn
     quarantined: str | None = None  # since when it is only probed
@@ -87,11 +92,12 @@ class Story:
             f"  drew {d.arm} with probability {d.propensity:.4f}",
             *([f"  learned on from its snapshot up to position {d.seen} of the record"] if d.seen else []),
             f"  a dollar had to earn {d.price:.4g} reward; pressure to spend less {d.pressure:.2f}",
-            f"  {'arm':<24} {'probability':>11} {'reward est.':>11} {'USD est.':>10}",
+            f"  {'arm':<24} {'probability':>11} {'reward est.':>11} {'':>7} {'USD est.':>10}",
         ]
         rows = [
             f"{'*' if arm.name == d.arm else ' ':>2}{arm.name:<24} {arm.probability:>11.4f} "
-            f"{_number(arm.q_hat, '.4f'):>11} {_number(arm.cost_usd, '.2e'):>10}"
+            f"{_number(arm.q_hat, '.4f'):>11} {'' if arm.sigma is None else f'±{arm.sigma:.4f}':>7} "
+            f"{_number(arm.cost_usd, '.2e'):>10}"
             + "".join(f"\n      {said}" for said in (_excluded(arm), arm.quarantined) if said)
             for arm in self.arms
         ]
@@ -123,21 +129,27 @@ def explain(
     record: of the decision; what the policy had learned since its snapshot is learned again from it.
     """
     policy = Policies({decision.scope.domain: domain}, snapshots, trusted).of(decision, record)
-    q_hat: list[float | None] = [None] * len(decision.arms)
-    usd: list[float | None] = [None] * len(decision.arms)
+    nothing: list[float | None] = [None] * len(decision.arms)
+    q_hat = sigma = usd = nothing
     kept_away: list[str | None] = [None] * len(decision.arms)
     same = None
     if policy is not None:
         same = replays(decision, policy)
         if isinstance(policy, Guarded):
             kept_away, policy = policy.told(), policy.base
-        usd = list(policy.prices)
+        usd, context = list(policy.prices), decision.context[None, :]
         if isinstance(policy, PricedPolicy):
-            scores = policy.scores(decision.context[None, :])
+            scores = policy.scores(context)
             q_hat, usd = scores.q_hat[0].tolist(), scores.cost_hat[0].tolist()
+        if isinstance(policy, LinearPolicy) and (deviations := policy.sigma(context)) is not None:
+            sigma = deviations[0].tolist()
+        if isinstance(policy, ContextFree) and (believed := policy.believed()) is not None:
+            q_hat, sigma = map(_known, believed)
     arms = [
-        ArmStory(name, float(p), q, c, decision.excluded.get(name), said)
-        for name, p, q, c, said in zip(decision.arms, decision.probabilities, q_hat, usd, kept_away, strict=True)
+        ArmStory(name, float(p), q, s, c, decision.excluded.get(name), said)
+        for name, p, q, s, c, said in zip(
+            decision.arms, decision.probabilities, q_hat, sigma, usd, kept_away, strict=True
+        )
     ]
     return Story(
         decision,
@@ -149,6 +161,10 @@ def explain(
         _learner(decision, snapshots, trusted),
         rules(policy) if policy is not None else None,
     )
+
+
+def _known(values: Vector) -> list[float | None]:
+    return [None if isnan(value) else value for value in values.tolist()]
 
 
 def _learner(decision: Decision, snapshots: Path, trusted: Mapping[str, VerifyKey]) -> Mapping[str, Any] | None:

@@ -32,6 +32,7 @@ from bot import words
 from bot.fresh import keep_fresh
 from bot.missed import missed, newest
 from bot.network import PAUSES_S, patiently, told
+from bot.talks import talk_of
 from gateway.adapter import Ask, GatewayError
 from gateway.answer import Gateway
 
@@ -173,7 +174,8 @@ class Bot(discord.Client):
             before = self._before(message)
             known = context(Request(prompt, before, message.created_at.timestamp()), router.domain.features)
             said = [{"role": turn.role, "content": turn.text} for turn in (*before, Turn("user", prompt))]
-            found = await self._gateway.answer(router, Ask(tuple(said)), context=known, user=asker)
+            talk = await talk_of(message, self._me, self._server)
+            found = await self._gateway.answer(router, Ask(tuple(said)), context=known, user=asker, conversation=talk)
             texts = words.parts(found, ids.token(found.decision))
         except GatewayError:  # its text may quote the prompt
             _log.warning("a model did not answer; the record has it")

@@ -7,9 +7,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import gateway
-from bandits.catalogue import ModelConfig, ProviderConfig
+from bandits.catalogue import ModelConfig, ProviderConfig, key_of
 from bandits.config import ArmConfig, Config
-from bandits.errors import ConfigError
 from gateway.adapter import Adapter, Usage
 from gateway.replay import Replay
 
@@ -34,7 +33,7 @@ def open_adapters(
     arms: list[ModelConfig] = [arm for domain in config.domains.values() for arm in domain.arms]
     arms += [domain.judge for domain in config.domains.values() if domain.judge is not None]
     names = sorted({arm.provider for arm in arms} if only is None else set(only))
-    keys = {name: _key(name, config.providers[name], environ) for name in names}  # all of them before any is opened
+    keys = {name: key_of(name, config.providers[name], environ) for name in names}  # all of them before any is opened
     plain = {name: {arm.model for arm in arms if arm.provider == name and not arm.sampling} for name in names}
     return {
         name: _open(name, config.providers[name], keys[name], plain[name], recording or RECORDING, connect_s)
@@ -69,17 +68,3 @@ def _open(
     from gateway.live import open_live  # noqa: PLC0415 - httpx takes a while to load, and a recording needs none of it
 
     return open_live(name, settings, key, plain, connect_s)
-
-
-def _key(name: str, settings: ProviderConfig, environ: Mapping[str, str]) -> str:
-    """The provider's key; "" for one that needs none. What an error says of it is where it should be."""
-    if settings.key_env is None:
-        return ""
-    key = environ.get(settings.key_env, "").strip()
-    if not key or not (key.isascii() and key.isprintable()) or " " in key:
-        found = "holds something else" if key else "is not set"
-        raise ConfigError(
-            f"provider {name} needs its key in the variable {settings.key_env}, which {found}; set it to the key, "
-            "one line of printable ASCII without spaces."
-        )
-    return key

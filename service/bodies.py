@@ -26,8 +26,11 @@ User = Annotated[
     ),
 ]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Workspace = Annotated[str, Field(description="A workspace of the key's tenant.", examples=["main"])]
-Domain = Annotated[str, Field(description="A configured domain.", examples=["model_routing"])]
+NAME: dict[str, Any] = {"pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"}  # told here, held to by bandits.types.valid_name
+Workspace = Annotated[
+    str, Field(description="A workspace of the key's tenant.", examples=["main"], json_schema_extra=NAME)
+]
+Domain = Annotated[str, Field(description="A configured domain.", examples=["model_routing"], json_schema_extra=NAME)]
 
 
 class Incoming(BaseModel):
@@ -117,7 +120,9 @@ class RouteBody(Incoming):
 
 
 class FeedbackBody(Incoming):
-    """What came back for a decision. What was not measured is left out: missing is not zero."""
+    """What came back for a decision: quality, vote, cost or latency, one of them at least. What was not measured is
+    left out: missing is not zero.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"decision_id": "0193a5c1f2e0" + "5f" * 26, "quality": 0.8, "cost_usd": 4e-4}]}
@@ -172,6 +177,7 @@ class ArmAnswer(BaseModel):
     name: str
     probability: float
     q_hat: float | None = Field(description="Estimated reward; null where the policy has no such estimate.")
+    sigma: float | None = Field(description="Posterior deviation of q_hat; null where the policy does not know it.")
     cost_usd: float | None
     excluded: str | None
     quarantined: str | None = Field(description="Since when an arm that broke is only probed; null: it is sound.")

@@ -12,13 +12,12 @@ from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from bandits.conversation import talk
-from bandits.errors import PilotageError
 from bandits.prompts import keep
 from bandits.serving import Server
 from bandits.types import Decision, Scope
 from gateway.adapter import Piece, ToolCall
-from gateway.answer import Answer, Stream
-from service.bodies import TenantOnly
+from gateway.answer import Answer, Stream, UnansweredError
+from service.bodies import NAME, TenantOnly
 from service.call import Call, Here, errors
 from service.chat_bodies import ChatAnswer, ChatBody, ModelAnswer, ModelsAnswer, event, usage_of
 from service.errors import Refusals, UnknownModelError
@@ -47,7 +46,9 @@ async def chat(
     body: ChatBody,
     here: Here,
     _: Annotated[TenantOnly, Query()],
-    x_pilotage_workspace: Annotated[str, Header(description="A workspace of the key's tenant.")] = "main",
+    x_pilotage_workspace: Annotated[
+        str, Header(description="A workspace of the key's tenant.", json_schema_extra=NAME)
+    ] = "main",
     x_pilotage_conversation: Annotated[
         str, Header(max_length=200, description="Your name for the conversation; only a keyed hash of it is kept.")
     ] = "",
@@ -73,23 +74,20 @@ async def chat(
         x_pilotage_conversation,
         regenerate=x_pilotage_regenerate == "1",
     )
-    start = time.perf_counter()
-    if body.stream:
-        stream = await parts.models.gateway.open_stream(
-            server.router, ask, user=user, conversation=conversation, pinned=wanted.arm
-        )
-        parts.metrics.decided(stream.decision, time.perf_counter() - start)
-        chunks = _Chunks(here, server, stream, bool(body.stream_options and body.stream_options.include_usage))
-        await _keep(here, stream.decision, ask.prompt)
-        headers = _headers(here, server, stream.decision, stream.served)
+    start, gateway = time.perf_counter(), parts.models.gateway
+    asked = gateway.open_stream if body.stream else gateway.answer
+    try:
+        found = await asked(server.router, ask, user=user, conversation=conversation, pinned=wanted.arm)
+    except UnansweredError as error:
+        parts.metrics.decided(error.decision, time.perf_counter() - start)
+        return _unanswered(here, error)
+    parts.metrics.decided(found.decision, time.perf_counter() - start)
+    await _keep(here, found.decision, ask.prompt)
+    headers = _headers(here, server, found.decision, found.served)
+    if isinstance(found, Stream):
+        chunks = _Chunks(here, server, found, bool(body.stream_options and body.stream_options.include_usage))
         return StreamingResponse(chunks.events(), media_type=_EVENTS, headers=headers)
-    answer = await parts.models.gateway.answer(
-        server.router, ask, user=user, conversation=conversation, pinned=wanted.arm
-    )
-    parts.metrics.decided(answer.decision, time.perf_counter() - start)
-    await _keep(here, answer.decision, ask.prompt)
-    headers = _headers(here, server, answer.decision, answer.served) | {"x-pilotage-cost-usd": f"{_cost(answer):.9g}"}
-    return JSONResponse(_completion(server, answer), headers=headers)
+    return JSONResponse(_completion(server, found), headers=headers | _cost_header(_cost(found)))
 
 
 @router.get("/models", name="models", summary="List models", responses=errors(401, 403, 404, 422, 429, 503))
@@ -125,10 +123,13 @@ class _Chunks:
             yield event(self._chunk({"role": "assistant", "content": ""}))
             try:
                 async for piece in stream:
+                    if piece.restart:
+                        yield event(self._chunk({}) | {"restart": True})
                     delta = _delta(piece)
                     if delta:
                         yield event(self._chunk(delta))
-            except PilotageError as error:  # the status has been sent; a client reads this as the error it is
+            except Exception as error:  # the status has been sent; a client reads this as the error it is
+                self._refusals.answer(error)  # counted and logged as any other
                 yield event(self._refusals.told(error))
                 return
             answer = stream.answer
@@ -190,12 +191,24 @@ def _cost(answer: Answer) -> float:
 
 
 def _headers(here: Call, server: Server, decision: Decision, served: str) -> dict[str, str]:
-    return {
-        "x-pilotage-decision-id": here.parts.ids.token(decision),
-        "x-pilotage-model": server.router.domain.arm(served).model,
-        "x-pilotage-arm": served,
-        "x-pilotage-policy": decision.policy,
-    }
+    answered = {"x-pilotage-model": server.router.domain.arm(served).model, "x-pilotage-arm": served}
+    return _decision_headers(here, decision) | answered
+
+
+def _decision_headers(here: Call, decision: Decision) -> dict[str, str]:
+    token = here.parts.ids.token(decision)  # OpenAI's clients keep the second one, as `_request_id`
+    return {"x-pilotage-decision-id": token, "x-request-id": token, "x-pilotage-policy": decision.policy}
+
+
+def _cost_header(usd: float) -> dict[str, str]:
+    return {"x-pilotage-cost-usd": f"{usd:.9g}"}
+
+
+def _unanswered(here: Call, error: UnansweredError) -> Response:
+    """The error, and which decision it was: it is in the record, with what its attempts came to and cost."""
+    answer = here.parts.refusals.answer(error)
+    answer.headers.update(_decision_headers(here, error.decision) | _cost_header(error.cost_usd))
+    return answer
 
 
 async def _keep(here: Call, decision: Decision, prompt: str) -> None:

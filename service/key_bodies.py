@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.bodies import Incoming, Number
+from service.bodies import NAME, Incoming, Number
 
 KeyScope = Literal["route", "feedback", "read", "operate", "admin"]
 
@@ -16,7 +16,7 @@ class KeyBody(Incoming):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "bot", "scopes": ["route", "feedback"]}]})
 
-    name: Annotated[str, Field(min_length=1, max_length=63, description="What it is for.")]
+    name: Annotated[str, Field(min_length=1, max_length=63, description="What it is for.", json_schema_extra=NAME)]
     scopes: Annotated[list[KeyScope], Field(min_length=1, max_length=5)] = Field(
         default=["route", "feedback", "read"], description="What it is good for."
     )

@@ -195,6 +195,7 @@ def test_whoever_is_chosen_serves_replays_is_evaluated_and_explained(tmp_path, l
     assert max(map(len, story.render().splitlines())) <= 80
     assert (story.rules is not None) == ("    if " in story.render()) == (learner == "offset_tree")
     assert (story.arms[0].q_hat is None) == (learner == "offset_tree")
+    assert [arm.sigma is not None for arm in story.arms] == [learner == "linear"] * 3
 
 
 def test_a_decision_of_a_simple_policy_has_no_learner(tmp_path):

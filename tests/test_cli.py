@@ -178,6 +178,33 @@ def test_doctor_names_each_fault_and_hides_none(place, monkeypatch, tmp_path):
     assert "'night'" in faults["configuration"]
 
 
+def test_doctor_names_each_provider_without_its_key_and_shows_none(place, monkeypatch, tmp_path):
+    """A key that is not set, one that is none: both named with their variable, no value shown; set, all is well."""
+    text = (ROOT / "pilotage.toml").read_text()
+    for name in ("one", "two", "three"):
+        text += f'\n[providers.{name}]\nkind = "openai"\nkey_env = "PILOTAGE_TEST_{name.upper()}"\n'
+    (tmp_path / "live.toml").write_text(text)
+    monkeypatch.setenv("PILOTAGE_CONFIG", str(tmp_path / "live.toml"))
+    monkeypatch.delenv("PILOTAGE_TEST_ONE", raising=False)
+    monkeypatch.setenv("PILOTAGE_TEST_TWO", "sk-two with-a-space")
+    monkeypatch.setenv("PILOTAGE_TEST_THREE", "sk-three")
+
+    code, out, _ = run("doctor")
+
+    assert code == 1
+    (fault,) = [line for line in out.splitlines() if line.startswith("FAULT")]
+    assert "provider one needs its key in the variable PILOTAGE_TEST_ONE, which is not set; set it" in fault
+    assert "provider two needs its key in the variable PILOTAGE_TEST_TWO, which holds something else" in fault
+    assert "three" not in fault
+
+    monkeypatch.setenv("PILOTAGE_TEST_ONE", "sk-one")
+    monkeypatch.setenv("PILOTAGE_TEST_TWO", "sk-two")
+    code, well, _ = run("doctor")
+    assert code == 0
+    assert "ok   providers: one has its key; replay needs none; three has its key; two has its key" in well
+    assert "sk-" not in out + well
+
+
 def test_doctor_advises_with_figures_once_there_is_a_log(place):
     """The shipped budget never allows one of the arms; that is advice, not a fault."""
     assert "advice: none: nothing is loaded yet" in run("doctor")[1]

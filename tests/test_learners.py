@@ -82,6 +82,27 @@ def test_weights_solve_the_shrunken_least_squares(shared, own):
     np.testing.assert_allclose(weights, expected, atol=1e-8)
 
 
+@pytest.mark.parametrize(("shared", "own"), [(30.0, 300.0), (100.0, 3000.0), (1.0, 1.0)])
+def test_covariances_are_those_of_the_same_big_problem(shared, own):
+    """The inverse of its normal matrix, summed over the blocks of s and t_k; also of an arm without events."""
+    e = events(300, 4, 3, 5)
+    n, d = e.phi.shape
+    design = np.zeros((n, d * 5))
+    design[:, :d] = e.phi
+    for i, arm in enumerate(e.actions):
+        design[i, d * (1 + arm) : d * (2 + arm)] = e.phi[i]
+    penalty = np.full(d * 5, own)
+    penalty[:d] = shared
+    penalty[d - 1] = shared * 1e-6
+    penalty[[d * (2 + arm) - 1 for arm in range(4)]] = 7.0
+    joint = np.linalg.inv(design.T @ design + np.diag(penalty)).reshape(5, d, 5, d)
+    expected = [sum(joint[a, :, b] for a in (0, arm) for b in (0, arm)) for arm in range(1, 5)]
+
+    covariances = Gram.of(e.phi, e.actions, e.targets, 4).covariances(shared, own, level=7.0)
+
+    np.testing.assert_allclose(covariances, expected, rtol=1e-7, atol=1e-10)
+
+
 def test_an_arm_without_events_gets_the_shared_part():
     """A new arm starts from what all arms have in common, not from nothing."""
     e = events(300, 4, 2, 6)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bandits.budget import TARGET
-from bandits.learners.first_day import first_mix
+from bandits.learners.first_day import believed, first_mix
 from bandits.policy import FrozenPolicy, with_floor
 from bandits.types import Context, LoggedFeedback, Mask, Matrix, Vector
 
@@ -104,6 +104,16 @@ class ContextFree:
     def knowing(self, values: Vector, counts: Vector) -> ContextFree:
         """The same rule, after so many rewards of each arm, (K,), with this mean."""
         return replace(self, values=values, counts=counts)
+
+    def believed(self) -> tuple[Vector, Vector] | None:
+        """Mean reward of each arm as this policy believes it, and how sure it is, (K,) each; NaN of those that it heard
+        nothing of. None for a rule that goes by other numbers.
+        """
+        if self.rule != "explore" or self.counts is None:
+            return None
+        heard = self.counts > 0.0
+        mean, deviation = believed(self.values, self.counts)
+        return np.where(heard, mean, np.nan), np.where(heard, deviation, np.nan)
 
     def freeze(self) -> FrozenPolicy:
         """See Policy."""

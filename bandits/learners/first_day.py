@@ -58,15 +58,14 @@ def exploring_mix(prices: Vector, budget: float) -> Vector:
 def thompson_mix(values: Vector, counts: Vector, prices: Vector, budget: float) -> Vector:
     """Probabilities, (K,): the mean of the best mixes at `budget`, over draws from what is believed of each arm.
 
-    Believed is a Gaussian with the mean and deviation of Beta(1 + n v, 1 + n (1 - v)): a uniform prior, and rewards of
-    0 or 1, whose deviation is the largest that rewards in [0, 1] can have.   When nothing is affordable, the cheapest.
+    When nothing is affordable, the cheapest.
     Thompson 1933; of mixes under a budget Badanidiyuru, Kleinberg & Slivkins 2013, "Bandits with Knapsacks".
     """
     k = len(prices)
     if float(prices.min()) > budget:
         return np.eye(k)[int(np.argmin(prices))]
-    mean = (1.0 + counts * values) / (2.0 + counts)
-    drawn = mean + np.sqrt(mean * (1.0 - mean) / (3.0 + counts)) * _normal(k)
+    mean, deviation = believed(values, counts)
+    drawn = mean + deviation * _normal(k)
     # Every pair of an affordable arm a and any arm b, with the largest share of b that the budget allows.
     a, b = (side.ravel() for side in np.meshgrid(np.flatnonzero(prices <= budget), np.arange(k), indexing="ij"))
     dearer = np.where(prices[b] > budget, prices[b] - prices[a], 1.0)
@@ -74,6 +73,15 @@ def thompson_mix(values: Vector, counts: Vector, prices: Vector, budget: float) 
     best = ((1.0 - share) * drawn[:, a] + share * drawn[:, b]).argmax(axis=1)
     found = np.bincount(a[best], 1.0 - share[best], minlength=k) + np.bincount(b[best], share[best], minlength=k)
     return np.asarray(found / found.sum())
+
+
+def believed(values: Vector, counts: Vector) -> tuple[Vector, Vector]:
+    """What is believed of each arm, (K,) each: a Gaussian with the mean and deviation of Beta(1 + n v, 1 + n (1 - v)).
+
+    A uniform prior, and rewards of 0 or 1, whose deviation is the largest that rewards in [0, 1] can have.
+    """
+    mean = (1.0 + counts * values) / (2.0 + counts)
+    return mean, np.sqrt(mean * (1.0 - mean) / (3.0 + counts))
 
 
 @lru_cache(maxsize=1024)

@@ -7,7 +7,7 @@ its whole log; the day's pressure only chooses the point on it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -121,7 +121,25 @@ class PricedPolicy(ABC):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinearPolicy(PricedPolicy):
-    """Linear scores over a standardised context.   weights: (K, D)."""
+    """Linear scores over a standardised context.   weights: (K, D).
+
+    covariances: (K, D, D) of the weights, or None where nobody knows them. No decision reads them.
+    Raises ValueError for arrays of other shapes.
+    """
+
+    covariances: Matrix | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        expected = (*self.weights.shape, self.weights.shape[-1])
+        if self.covariances is not None and self.covariances.shape != expected:
+            raise ValueError(f"covariances must have shape {expected}, but got {self.covariances.shape}")
+
+    def sigma(self, contexts: Context) -> Matrix | None:
+        """Posterior deviation of each arm's estimated reward, (n, K); None where the policy does not know it."""
+        if self.covariances is None:
+            return None
+        phi = self.scaler.features(contexts)
+        return np.sqrt(np.maximum(np.einsum("nd,kde,ne->nk", phi, self.covariances, phi, optimize=True), 0.0))
 
     def q_hat(self, contexts: Context, phi: Matrix) -> Matrix:
         """See PricedPolicy."""
@@ -133,12 +151,13 @@ class LinearPolicy(PricedPolicy):
 
     def freeze(self) -> FrozenPolicy:
         """See Policy."""
-        return FrozenPolicy("linear", self.arms, self.schema, self.arrays())
+        known = {} if self.covariances is None else {"covariances": self.covariances}
+        return FrozenPolicy("linear", self.arms, self.schema, self.arrays() | known)
 
     @classmethod
     def thaw(cls, frozen: FrozenPolicy) -> LinearPolicy:
         """The policy that `freeze` froze."""
-        return cls(**cls.fields_of(frozen))
+        return cls(**cls.fields_of(frozen), covariances=frozen.arrays.get("covariances"))
 
 
 def with_levels(weights: Matrix, levels: Vector) -> Matrix:

@@ -58,6 +58,7 @@ class Rewards:
     """Pass 2, of reward per fold and arm; with `priced`, of log-cost per arm as well, over events whose cost is known.
 
     gram: (F, K, D, D).   moment: (F, K, D).   count: (F, K).   cost_…: the same without folds.   paid: (K, 2) limbs.
+    square: (K,) of targets, in steps of the grid squared: exact up to 2³¹ events.
     """
 
     features: Features
@@ -69,7 +70,7 @@ class Rewards:
         """The sums of these events."""
         k, d = self.k, slab.features(self.features, np.zeros(1, np.int64)).shape[1]
         gram, moment, count = np.zeros((self.folds, k, d, d)), np.zeros((self.folds, k, d)), np.zeros((self.folds, k))
-        unpriced = np.zeros((k, d, d))
+        square, unpriced = np.zeros(k), np.zeros((k, d, d))
         cost_moment, cost_count, paid = np.zeros((k, d)), np.zeros(k), np.zeros((k, 2))
         logs = log_cost(slab.costs) if self.priced else slab.costs
         for fold, arm, rows in slab.groups(k, self.folds):
@@ -77,6 +78,7 @@ class Rewards:
             gram[fold, arm] += phi.T @ phi  # of a matrix with itself, BLAS computes one half
             moment[fold, arm] += slab.targets[rows] @ phi
             count[fold, arm] += len(rows)
+            square[arm] += slab.targets[rows] @ slab.targets[rows]
             if self.priced:
                 known = np.isfinite(slab.costs[rows])
                 silent = phi[~known]
@@ -84,7 +86,7 @@ class Rewards:
                 cost_moment[arm] += logs[rows] @ phi
                 cost_count[arm] += known.sum()
                 paid[arm] += limbs(slab.costs[rows][known]).sum(axis=0)
-        sums = {"gram": gram, "moment": moment, "count": count}
+        sums = {"gram": gram, "moment": moment, "count": count, "square": square}
         if self.priced:  # most costs are known: what is taken away is less than what would be added
             cost_gram = gram.sum(axis=0) - unpriced
             sums |= {"cost_gram": cost_gram, "cost_moment": cost_moment, "cost_count": cost_count, "paid": paid}
@@ -170,11 +172,31 @@ def corrected(grams: list[Gram], sums: Sums, parameters: Parameters, siblings: G
     return found
 
 
+def spread(grams: list[Gram], squares: Vector, parameters: Parameters, siblings: Gram | None = None) -> Matrix:
+    """Covariances, (K, D, D), of the weights of the reward model that left out no fold: how sure they are.
+
+    squares: (K,) of the scope's own targets. Their whole variance stands for the noise's: penalties are in events, so
+    the priors are as wide as the targets are, however much of them the model explains. So it errs on the wide side; and
+    two events of a uniform target come before the first, as a few that are all alike prove nothing.
+    The correction is not in it: it is what the log proves of errors that no such model can know of.
+    """
+    own = reduce(Gram.__add__, grams)
+    n, total = float(own.count.sum()), float(own.moment[:, -1].sum())  # the last feature is the constant 1
+    scatter = max(float(squares.sum()) - total * total / max(n, 1.0), 0.0)
+    everyone = _total(grams, set(), parameters, siblings)
+    covariances = everyone.covariances(parameters.shared, parameters.own, LEVEL)
+    return (scatter + 2.0 / 12.0) / (n + 2.0) * covariances
+
+
 def _solve(grams: list[Gram], without: set[int], parameters: Parameters, siblings: Gram | None) -> Matrix:
+    return _total(grams, without, parameters, siblings).solve(parameters.shared, parameters.own, LEVEL)
+
+
+def _total(grams: list[Gram], without: set[int], parameters: Parameters, siblings: Gram | None) -> Gram:
     total = reduce(Gram.__add__, [one for fold, one in enumerate(grams) if fold not in without])
     if siblings is not None and parameters.siblings > 0.0:
         total += siblings.scaled(parameters.siblings)
-    return total.solve(parameters.shared, parameters.own, LEVEL)
+    return total
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -76,15 +76,31 @@ class Gram:
         shared, own, level: penalties > 0, in events (a penalty of 30 weighs as much as 30 events of unit variance);
         `level` holds each arm's own constant.
         """
+        inverse, residual, system = self._parts(shared, own, level)
+        s = np.linalg.solve(system, np.einsum("kij,kj->i", residual, self.moment))
+        t = np.einsum("kij,kj->ki", inverse, self.moment - self.gram @ s)
+        return s + t
+
+    def covariances(self, shared: float, own: float, level: float = 1.0) -> Matrix:
+        """Posterior covariances, (K, D, D), of the weights that `solve` gives, in units of the noise's variance.
+
+        The penalties are the precisions of Gaussian priors on s and t_k (Rasmussen & Williams 2006, "Gaussian
+        Processes for Machine Learning", section 2.1); what an arm shares, the events of all arms tell of.
+        """
+        inverse, residual, system = self._parts(shared, own, level)
+        found = inverse + residual.transpose(0, 2, 1) @ np.linalg.inv(system) @ residual
+        return np.asarray(0.5 * (found + found.transpose(0, 2, 1)))
+
+    def _parts(self, shared: float, own: float, level: float) -> tuple[Matrix, Matrix, Matrix]:
+        """For given s: t_k = (G_k + own P)^-1 (m_k - G_k s). Eliminating t_k leaves one system for s.
+
+        The inverses, (K, D, D), what of each arm's events they leave to s, (K, D, D), and that system, (D, D).
+        """
         d = self.moment.shape[1]
         everyone = np.eye(d)
         everyone[-1, -1] = 1e-6  # the constant of the shared part is all but free
         apart = np.eye(d)
         apart[-1, -1] = level / own
-        # For given s: t_k = (G_k + own P)^-1 (m_k - G_k s). Eliminating t_k leaves one system for s.
-        inverse = np.linalg.inv(self.gram + own * apart)
+        inverse = np.asarray(np.linalg.inv(self.gram + own * apart), dtype=np.float64)
         residual = np.eye(d) - self.gram @ inverse
-        system = (residual @ self.gram).sum(axis=0) + shared * everyone
-        s = np.linalg.solve(system, np.einsum("kij,kj->i", residual, self.moment))
-        t = np.einsum("kij,kj->ki", inverse, self.moment - self.gram @ s)
-        return s + t
+        return inverse, residual, (residual @ self.gram).sum(axis=0) + shared * everyone

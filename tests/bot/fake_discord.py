@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, web
 TOKEN = "a-token-of-the-fake"
 BOT, ALICE, BERT, OTHER_BOT = "100700000000000001", "200700000000000002", "200700000000000003", "300700000000000004"
 GUILD, CHANNEL, DM, SILENT = "10", "20", "30", "40"  # the bot may not read back what SILENT says
+THREAD = "50"  # of CHANNEL
 TIME = "2026-01-01T00:00:00.000000+00:00"
 TIMEOUT_S = 20.0
 
@@ -299,7 +300,9 @@ class FakeDiscord:
             name = {"name": f"channel{id_}", "position": 0, "rate_limit_per_user": 0}
             return {"id": id_, "type": 0, "last_message_id": last[-1] if last else None} | known | name
 
-        lists = ("emojis", "stickers", "features", "members", "threads", "presences", "voice_states")
+        lists = ("emojis", "stickers", "features", "members", "presences", "voice_states")
+        thread = {"type": 11, "parent_id": CHANNEL, "owner_id": ALICE, "message_count": 0, "member_count": 1}
+        thread |= {"thread_metadata": {"archived": False, "auto_archive_duration": 60, "archive_timestamp": TIME}}
         more = ("stage_instances", "guild_scheduled_events", "soundboard_sounds")
         role = {"id": GUILD, "name": "@everyone", "permissions": "0", "position": 0, "color": 0, "hoist": False}
         role |= {"managed": False, "mentionable": False, "flags": 0}
@@ -310,6 +313,7 @@ class FakeDiscord:
             "member_count": 2,
             "unavailable": False,
             "channels": [channel(CHANNEL), channel(SILENT)],
+            "threads": [channel(THREAD) | thread],
             "roles": [role],
             **{name: [] for name in (*lists, *more)},
         }

@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from bandits.config import Config, parse_config
+from bandits.gateway_settings import GatewayConfig
 from gateway.testing_faults import TEXT, FaultServer, fault_server
 from service.keys import make_key
 
@@ -173,6 +174,51 @@ def test_a_stream_that_breaks_is_an_error_to_the_client(door):
     with pytest.raises(openai.APIError):
         got.extend(chunk.choices[0].delta.content for chunk in chunks)
     assert TEXT[0] in got
+
+
+def test_a_model_that_begins_anew_says_that_what_came_is_void(serve_at, home, acme):
+    """Where another may take over midway, the chunk before its answer has `restart`; what follows is whole."""
+    with providers("one", "two") as servers:
+        config = configured(servers).model_copy(update={"gateway": GatewayConfig(midway="restart")})
+        client = openai.OpenAI(base_url=f"{serve_at(home, config).url}/v1", api_key=acme, max_retries=0)
+        servers["one"].fault = "cut"
+        for _ in range(100):  # until the one that breaks is drawn
+            chunks = list(client.chat.completions.create(model="auto", messages=ASK, stream=True))
+            marks = [at for at, chunk in enumerate(chunks) if getattr(chunk, "restart", False)]
+            if marks:
+                break
+    (mark,) = marks
+    texts = [[chunk.choices[0].delta.content or "" for chunk in part] for part in (chunks[:mark], chunks[mark:])]
+    assert 0 < len("".join(texts[0])) < len("".join(TEXT)) == len("".join(texts[1]))
+    assert {chunk.model for chunk in chunks[:mark]} == {"maker/one"}
+    assert {chunk.model for chunk in chunks[mark + 1 :]} == {"maker/two"}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_no_model_answered_names_its_decision(door, stream):
+    """It is in the record, with what was tried; so the error says which it is, as the answers do."""
+    _, client, servers, api = door
+    for server in servers.values():
+        server.fault = "server"
+
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.chat.completions.create(model="auto", messages=ASK, stream=stream)
+
+    error = caught.value
+    story = api.get(f"/decisions/{error.response.headers['x-pilotage-decision-id']}").json()
+    assert (error.status_code, error.request_id) == (502, error.response.headers["x-pilotage-decision-id"])
+    assert error.response.headers["x-pilotage-policy"] == story["policy"]
+    assert float(error.response.headers["x-pilotage-cost-usd"]) == pytest.approx(story["cost_usd"] or 0.0)
+    assert {attempt["result"] for attempt in story["attempts"]} == {"failed:server"}
+    assert story["served"] is None
+
+
+def test_openai_s_own_name_of_a_request_is_what_feedback_takes(door):
+    """The client keeps it with the answer: no header has to be read for a vote."""
+    _, client, _, api = door
+    answer = client.chat.completions.create(model="auto", messages=ASK)
+    vote = {"decision_id": answer._request_id, "vote": 1}
+    assert [api.post("/feedback", json=vote).json()["recorded"] for _ in range(2)] == [True, False]
 
 
 def test_tools_and_what_else_openai_knows_go_through(door):

@@ -8,6 +8,9 @@ import jsonschema
 import pytest
 from fastapi.openapi.models import OpenAPI
 
+from bandits.errors import InvalidNameError
+from bandits.types import valid_name
+
 ROUTES = {
     ("post", "/route"),
     ("post", "/feedback"),
@@ -31,6 +34,15 @@ ROUTES = {
     ("get", "/readyz"),
     ("get", "/metrics"),
 }
+
+
+NAMED = [("RouteBody", "workspace"), ("RouteBody", "domain"), ("KeyBody", "name")]
+PARAMETERS = [
+    ("/budgets", "get", "workspace"),
+    ("/snapshots", "get", "domain"),
+    ("/pilot/run", "post", "workspace"),
+    ("/v1/chat/completions", "post", "x-pilotage-workspace"),
+]
 
 
 @pytest.fixture
@@ -111,3 +123,19 @@ def test_the_limits_of_a_body_are_documented(document):
     )
     assert (prompt["minLength"], prompt["maxLength"]) == (1, 100_000)
     assert (quality["minimum"], quality["maximum"]) == (0.0, 1.0)
+
+
+def test_what_a_name_may_be_is_documented(document):
+    """Of workspaces, domains and keys, in bodies, queries and headers: as it is held to."""
+    schemas, told = document["components"]["schemas"], set()
+    told |= {schemas[body]["properties"][field]["pattern"] for body, field in NAMED}
+    for path, method, name in PARAMETERS:
+        (one,) = [p for p in document["paths"][path][method]["parameters"] if p["name"] == name]
+        told |= {part["pattern"] for part in one["schema"].get("anyOf", [one["schema"]]) if part["type"] == "string"}
+    (pattern,) = told
+    for name in ("a", "0-_", "a" * 63, "", "-a", "A", "a" * 64, "ä", "a b"):
+        try:
+            fits = valid_name(name, "name") == name
+        except InvalidNameError:
+            fits = False
+        assert fits is bool(re.search(pattern, name))
