@@ -42,25 +42,20 @@ def begin(
     Raises RolloutError, AuditError, OSError.
     """
     terms = config.rollout_of(scope)
-    with _book(home) as book:
-        seen = book.read(scope)
+
+    def following(seen: Seen) -> Order:
         before = seen.order or first(scope, previous, terms, now, who="night", why="it serves already")
-        if any(version in (order.candidate, order.stable) for order in book.history(scope)):
-            return
         if before.active:
-            _give(
-                book,
-                scope,
-                key,
-                lambda seen: after(_some(seen, scope), Aborted("night", f"{version}: {why}"), now),
-                now,
-            )
+            return after(before, Aborted("night", f"{version}: {why}"), now)
         fault = _fault(home, scope, config, version, now)
+        return begun(before, version, terms, now, seen.head, who="night", why=why, fault=fault)
 
-        def following(seen: Seen) -> Order:
-            return begun(seen.order or before, version, terms, now, seen.head, who="night", why=why, fault=fault)
-
-        _give(book, scope, key, following, now)
+    with _book(home) as book:
+        while True:
+            seen = book.read(scope)  # before the history: whoever acts after it was read has raised the token
+            if any(version in (order.candidate, order.stable) for order in book.history(scope)):
+                break
+            _try(book, following(seen), key, seen, now)
         seal(home, book, scope)
 
 
@@ -162,11 +157,15 @@ def _give(book: OrderBook, scope: Scope, key: SigningKey, following: Callable[[S
     """Place what follows the order that holds; again where somebody acted meanwhile. Raises RolloutError."""
     while True:
         seen = book.read(scope)
-        order = following(seen)
-        lease = Lease(scope, 0, now, now + LEASE_S, 0.0) if order.phase == "canary" else None
-        placed = book.place(order, key, seen, lease)
+        placed = _try(book, following(seen), key, seen, now)
         if placed is not None:
             return placed
+
+
+def _try(book: OrderBook, order: Order, key: SigningKey, seen: Seen, now: float) -> Order | None:
+    """Place an order, with a lease to begin with where it has a canary; None if somebody acted since `seen`."""
+    lease = Lease(order.scope, 0, now, now + LEASE_S, 0.0) if order.phase == "canary" else None
+    return book.place(order, key, seen, lease)
 
 
 def _served_before(history: list[Order], now: Order) -> str | None:

@@ -181,6 +181,19 @@ def test_a_rollback_goes_back_in_one_command_and_says_to_what(place):
     assert "users complain" in told("rollout", NAME)
 
 
+def test_the_commands_work_where_the_record_is_on_a_server(place, postgres_url, monkeypatch):
+    """Orders lie there too, and no file is made in the home."""
+    monkeypatch.setenv("PILOTAGE_RECORD", postgres_url)
+    place = Home.here()
+    assert "no order was given yet; the first policy serves" in told("rollout", NAME)
+    stable, candidate = rolling(place)
+    assert serve(place, range(40)) == {Slot.STABLE, Slot.CANARY}
+
+    assert f"now: {candidate} serves 20% of users, under a fresh lease" in told("rollout", NAME)
+    assert f"rolled back from {candidate}: {stable} serves" in told("rollback", NAME, "--reason", "so")
+    assert not (place.root / "record.db").exists()
+
+
 WRONG = {
     "no scope": (("rollback", "--reason", "x"), 2, "Missing argument"),
     "no reason": (("rollback", NAME), 2, "Missing option '--reason'"),
