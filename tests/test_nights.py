@@ -15,6 +15,7 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import optuna
 import pytest
 
 from bandits import changes, durable, nights
@@ -34,7 +35,7 @@ from tests.logs import ARMS, domain, simulate, truth
 from tests.test_fold import entries
 
 ROOT = Path(__file__).parents[1]
-SCOPE = Scope("acme", "main", "own")
+SCOPE, SIDE = Scope("acme", "main", "own"), Scope("acme", "side", "own")
 START = 100 * 86_400.0
 NOW = START + 10 * 86_400.0
 BUDGET = 1.5e-3
@@ -250,6 +251,62 @@ def test_two_nights_at_once_are_one(home):
     assert sorted(one["repeated"] for one in found) == [False, True]
     assert found[0]["run_id"] == found[1]["run_id"]
     assert versions(home) == ["000001"]
+
+
+@pytest.mark.slow
+def test_nights_by_two_workers_are_those_by_one_and_none_is_spent_twice(tmp_path):
+    """Two scopes with logs of their own: the same contents, one search and one run each, and then nothing."""
+    config, scopes, found = two_scopes(), [SCOPE, SIDE], []
+    for workers in (1, 2):
+        home = filled(Home(tmp_path / str(workers)), rows_of(scopes, 300))
+        first = list(spend_all(home, config, scopes, NOW, workers))
+        again = list(spend_all(home, config, scopes, NOW, workers))
+
+        assert [(one["scope"], one["verdict"], one["repeated"]) for one in first] == [
+            (str(scope), "published", False) for scope in scopes
+        ]
+        assert [one["repeated"] for one in again] == [True, True]
+        assert_spent_once(home, config, scopes)
+        found.append(contents(home, scopes))
+
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 2, "they had something of their own to learn"
+
+
+def two_scopes() -> Config:
+    """The tenant of the tests with a second workspace."""
+    night = CONFIG.night.model_copy(update={"trials": 2})
+    return CONFIG.model_copy(update={"tenants": {"acme": TenantConfig(workspaces=("main", "side"))}, "night": night})
+
+
+def rows_of(scopes: list[Scope], n: int) -> list[Decision | Outcome]:
+    """n rounds of each scope; those of the second are worth something else."""
+    found: list[Decision | Outcome] = []
+    for i, scope in enumerate(scopes):
+        for row in entries(n, scope, "vector-2", ARMS, START):
+            if isinstance(row, Decision):
+                found.append(replace(row, id=f"{i}-{row.id}"))
+            else:
+                found.append(replace(row, decision_id=f"{i}-{row.decision_id}", quality=row.quality ** (1 + i)))
+    return found
+
+
+def contents(home: Home, scopes: list[Scope]) -> list[str]:
+    """The hash of what serves each scope."""
+    trusted = trusted_keys(home.root)
+    return [load(home.snapshots, scope, trusted=trusted, now=NOW).manifest.content for scope in scopes]
+
+
+def assert_spent_once(home: Home, config: Config, scopes: list[Scope]) -> None:
+    """One snapshot, one run and one search of each scope, with as many trials as it is allowed."""
+    for scope in scopes:
+        listed = list_versions(home.snapshots, scope, trusted=trusted_keys(home.root), now=NOW)
+        assert [one.version for one in listed] == ["000001"]
+        assert len(read_runs(home.warehouse, scope)) == 1
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(home.study)))
+    studies = optuna.get_all_study_summaries(storage)
+    assert sorted(study.study_name.partition("@")[0] for study in studies) == sorted(map(str, scopes))
+    assert [study.n_trials for study in studies] == [config.night.trials] * len(scopes)
 
 
 def test_a_night_waits_for_one_that_runs(home):
