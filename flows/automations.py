@@ -27,7 +27,7 @@ ARRIVAL = "Pilotage: a data set landed"
 NIGHTS = "nights/nightly"
 _BLOCK = "pilotage-failures"
 _PAYLOAD = (  # tojson: a run is named by people, who may write quotes
-    '{"flow": {{ flow.name | tojson }}, "run": {{ flow_run.name | tojson }}, "id": {{ flow_run.id | string | tojson }}, '
+    '{"flow": {{ flow.name | tojson }}, "run": {{ flow_run.name | tojson }}, "id": "{{ flow_run.id }}", '
     '"state": {{ flow_run.state.name | tojson }}}'
 )
 
