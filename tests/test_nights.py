@@ -8,8 +8,10 @@ import json
 import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +24,13 @@ from bandits import changes, durable, nights
 from bandits.audit import Audit
 from bandits.config import ArmConfig, Config, NightConfig, TenantConfig
 from bandits.durable import locked
-from bandits.errors import WarehouseError
+from bandits.errors import PilotageError, WarehouseError
 from bandits.keys import signing_key, trusted_keys
 from bandits.learners.frozen import thaw
 from bandits.nights import spend, spend_all
 from bandits.policy import served
+from bandits.record import SqlRecord
+from bandits.rollout import giving
 from bandits.serving import Home
 from bandits.snapshots import list_versions, load
 from bandits.types import Decision, Outcome, Scope
@@ -157,6 +161,68 @@ def test_a_night_without_enough_data_keeps_and_says_why(tmp_path, what):
     told = [Outcome(e.id, e.time + 5.0, SCOPE, quality=0.5, cost_usd=1e-4) for e in late]
     filled(home, [*late, *told])
     assert spend(home, CONFIG, SCOPE, NOW)["verdict"] == "published"
+
+
+def test_days_without_any_data_change_nothing_and_say_so(home):
+    """Whoever served before serves on; not a file is another."""
+    first = spend(home, CONFIG, SCOPE, NOW)
+    before = state(home)
+
+    for day in (1, 2, 3):
+        found = spend(home, CONFIG, SCOPE, NOW + day * 86_400.0)
+        assert (found["repeated"], found["run_id"]) == (True, first["run_id"])
+        assert "nothing came since, nothing was done" in found["markdown"]
+    assert state(home) == before
+
+
+def test_a_day_of_poisoned_rewards_goes_on_trial_at_most(home):
+    """All of a day's users praise the dear arm and damn the others: a night later what served serves on."""
+    spend(home, CONFIG, SCOPE, NOW)
+    praised = {row.id: float(row.action == 2) for row in ROWS if isinstance(row, Decision)}
+    later, late = 10 * 86_400.0, list[Decision | Outcome]()
+    for row in ROWS:
+        if isinstance(row, Decision):
+            late.append(replace(row, id=f"late-{row.id}", time=row.time + later))
+        else:
+            id_, quality = row.decision_id, praised[row.decision_id]
+            late.append(replace(row, decision_id=f"late-{id_}", time=row.time + later, quality=quality))
+    filled(home, late)
+
+    found = spend(home, CONFIG, SCOPE, NOW + later)
+
+    assert (found["verdict"], versions(home)) == ("kept", ["000001"])
+    assert found["reason"].startswith("Snapshot 000001 stays")
+
+
+@pytest.mark.parametrize("at", ["load", "publish"])
+def test_a_record_that_another_process_locks_fails_the_night_by_name_and_the_next_completes(home, monkeypatch, at):
+    """Before anything was read; and after the snapshot was published, before its rollout could begin."""
+    monkeypatch.setitem(SqlRecord.__init__.__kwdefaults__, "busy_s", 0.2)
+    monkeypatch.setattr(giving, "BUSY_S", 0.2)
+    signing_key(home.root)
+    with closing(sqlite3.connect(home.record_file, isolation_level=None)) as other:
+
+        def step(name, function):
+            def locking(*arguments):
+                if name == "load" == at:
+                    other.execute("BEGIN EXCLUSIVE")
+                found = function(*arguments)
+                if name == "publish" == at:
+                    other.execute("BEGIN IMMEDIATE")
+                return found
+
+            return locking
+
+        with pytest.raises(PilotageError, match="locked"):
+            spend(home, CONFIG, SCOPE, NOW, step=step)
+        assert versions(home) == (["000001"] if at == "publish" else [])
+        other.execute("ROLLBACK")
+
+    found = spend(home, CONFIG, SCOPE, NOW)
+
+    assert (found["verdict"], found["repeated"], versions(home)) == ("published", False, ["000001"])
+    assert giving.standing(home, SCOPE).stable == "000001"
+    assert spend(home, CONFIG, SCOPE, NOW)["repeated"]
 
 
 def test_an_arm_that_was_never_drawn_is_on_trial_and_no_obstacle(home):
@@ -338,6 +404,9 @@ home, config, at = Home(__import__("pathlib").Path(sys.argv[1])), Config.model_v
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
+if at == "after begin":
+    nights.write_run = lambda *_, **__: die()
+
 def step(name, function):
     def killed(*arguments):
         if at == f"before {name}":
@@ -357,7 +426,10 @@ nights.spend(home, config, Scope.parse(sys.argv[4]), float(sys.argv[5]), step=st
     "at",
     [
         "after publish",
-        *(pytest.param(at, marks=pytest.mark.slow) for at in ("after load", "trial 2", "before publish")),
+        *(
+            pytest.param(at, marks=pytest.mark.slow)
+            for at in ("after load", "trial 2", "before publish", "after begin")
+        ),
     ],
 )
 def test_a_night_that_is_killed_leaves_a_whole_snapshot_or_none_and_the_next_completes(home, tmp_path, at):
@@ -367,7 +439,7 @@ def test_a_night_that_is_killed_leaves_a_whole_snapshot_or_none_and_the_next_com
     arguments = [str(home.root), CONFIG.model_dump_json(), at, str(SCOPE), str(NOW)]
     done = subprocess.run([sys.executable, "-c", KILL, *arguments], cwd=ROOT, check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL
-    assert versions(home) == (["000001"] if at == "after publish" else [])
+    assert versions(home) == (["000001"] if at in ("after publish", "after begin") else [])
 
     found = spend(home, CONFIG, SCOPE, NOW)
 
