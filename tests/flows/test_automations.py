@@ -72,6 +72,19 @@ def test_a_flow_that_fails_calls_the_webhook_once_and_says_which(on_duty, called
     assert called.empty()
 
 
+def test_a_night_that_fails_is_an_event_of_its_scope_too(on_duty, tmp_path, monkeypatch):
+    """With its reason, for whoever watches scopes and not flows."""
+    monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path))
+    (tmp_path / "record.db").write_bytes(b"this is no database" * 100)
+    done = subprocess.run([sys.executable, "-c", NIGHT.replace("nobody", "demo")], cwd=ROOT, check=False)
+    assert done.returncode == 1
+
+    wanted = {"filter": {"event": {"name": ["pilotage.night.failed"]}}}
+    (event,) = wait_for(lambda: on_duty.post("/events/filter", json=wanted).json()["events"], WAIT_S)
+    assert event["resource"]["prefect.resource.id"] == "pilotage.scope.demo/main/model_routing"
+    assert "record.db" in event["payload"]["reason"]
+
+
 @pytest.mark.parametrize("type_", ["CRASHED", "FAILED"])
 def test_a_run_of_any_name_that_crashed_is_told_as_json(on_duty, called, type_):
     """Names are for people, who write what they like."""
