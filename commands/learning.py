@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from bandits.config import load_config
+from bandits.errors import PilotageError
 from bandits.types import Scope
 from commands.table import Json, ScopeText, app, experiment, one_scope, place, scopes, show
 
@@ -65,9 +66,17 @@ def _with_progress(scope: Scope, *, as_flow: bool) -> dict[str, Any]:
             progress.update(bar, completed=done)
 
         if as_flow:
+            from flows import server_fault
             from flows.night import watched
 
-            return watched(on_trial)(scope.tenant, scope.workspace, scope.domain, time.time())
+            try:
+                return watched(on_trial)(scope.tenant, scope.workspace, scope.domain, time.time())
+            except PilotageError:
+                raise
+            except Exception:
+                if (fault := server_fault()) is None:
+                    raise
+                typer.echo(f"from here without Prefect: {fault}", err=True)  # what was done is not done again
         from bandits.nights import spend
 
         return spend(place(), load_config(), scope, time.time(), on_trial=on_trial)

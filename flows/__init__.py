@@ -24,14 +24,15 @@ def environment() -> dict[str, str]:
 
 
 def server_fault() -> str | None:
-    """Why the server that PREFECT_API_URL names does not answer; None where it does, or where none is named."""
+    """Why the server that PREFECT_API_URL names is not ready; None where it is, or where none is named."""
     url = os.environ.get("PREFECT_API_URL")
     if not url:
         return None
     try:
-        httpx.get(f"{url.rstrip('/')}/health", timeout=10.0).raise_for_status()
+        httpx.get(f"{url.rstrip('/')}/ready", timeout=10.0).raise_for_status()  # /health is well without its database
     except httpx.HTTPError as error:
-        return f"the Prefect server must answer at {url}, but: {error}. Start it with `make prefect`."
+        said = str(error).partition("\n")[0].rstrip(".")
+        return f"the Prefect server must answer at {url}, but: {said}. Start it with `make prefect`."
     return None
 
 

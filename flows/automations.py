@@ -26,9 +26,9 @@ FAILURE = "Pilotage: a flow failed"
 ARRIVAL = "Pilotage: a data set landed"
 NIGHTS = "nights/nightly"
 _BLOCK = "pilotage-failures"
-_PAYLOAD = (
-    '{"flow": "{{ flow.name }}", "run": "{{ flow_run.name }}", "id": "{{ flow_run.id }}", '
-    '"state": "{{ flow_run.state.name }}"}'
+_PAYLOAD = (  # tojson: a run is named by people, who may write quotes
+    '{"flow": {{ flow.name | tojson }}, "run": {{ flow_run.name | tojson }}, "id": "{{ flow_run.id }}", '
+    '"state": {{ flow_run.state.name | tojson }}}'
 )
 
 

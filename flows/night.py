@@ -20,7 +20,7 @@ from bandits.config import load_config
 from bandits.errors import PilotageError
 from bandits.serving import Home
 from bandits.types import Scope
-from flows.leaving import key_of, leave_night
+from flows.leaving import key_of, leave_night, tell
 
 WORKERS = int(os.environ.get("PILOTAGE_NIGHT_WORKERS", "1"))  # processes that `nights` spends nights in
 
@@ -94,7 +94,11 @@ def _night(
     config, place = load_config(), Home.here()
     scope = config.scope(tenant, workspace, domain)
     told = on_trial or _shown(scope, config.night.trials)
-    found = work.spend(place, config, scope, time.time() if now is None else now, step=step, on_trial=told)
+    try:
+        found = work.spend(place, config, scope, time.time() if now is None else now, step=step, on_trial=told)
+    except Exception as error:
+        tell("night.failed", str(scope), reason=str(error))
+        raise
     leave_night(place, found)
     if found["verdict"] == "failed":
         raise PilotageError(found["reason"])

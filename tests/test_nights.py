@@ -8,24 +8,29 @@ import json
 import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import optuna
 import pytest
 
 from bandits import changes, durable, nights
 from bandits.audit import Audit
 from bandits.config import ArmConfig, Config, NightConfig, TenantConfig
 from bandits.durable import locked
-from bandits.errors import WarehouseError
+from bandits.errors import PilotageError, WarehouseError
 from bandits.keys import signing_key, trusted_keys
 from bandits.learners.frozen import thaw
 from bandits.nights import spend, spend_all
 from bandits.policy import served
+from bandits.record import SqlRecord
+from bandits.rollout import giving
 from bandits.serving import Home
 from bandits.snapshots import list_versions, load
 from bandits.types import Decision, Outcome, Scope
@@ -34,7 +39,7 @@ from tests.logs import ARMS, domain, simulate, truth
 from tests.test_fold import entries
 
 ROOT = Path(__file__).parents[1]
-SCOPE = Scope("acme", "main", "own")
+SCOPE, SIDE = Scope("acme", "main", "own"), Scope("acme", "side", "own")
 START = 100 * 86_400.0
 NOW = START + 10 * 86_400.0
 BUDGET = 1.5e-3
@@ -158,6 +163,68 @@ def test_a_night_without_enough_data_keeps_and_says_why(tmp_path, what):
     assert spend(home, CONFIG, SCOPE, NOW)["verdict"] == "published"
 
 
+def test_days_without_any_data_change_nothing_and_say_so(home):
+    """Whoever served before serves on; not a file is another."""
+    first = spend(home, CONFIG, SCOPE, NOW)
+    before = state(home)
+
+    for day in (1, 2, 3):
+        found = spend(home, CONFIG, SCOPE, NOW + day * 86_400.0)
+        assert (found["repeated"], found["run_id"]) == (True, first["run_id"])
+        assert "nothing came since, nothing was done" in found["markdown"]
+    assert state(home) == before
+
+
+def test_a_day_of_poisoned_rewards_goes_on_trial_at_most(home):
+    """All of a day's users praise the dear arm and damn the others: a night later what served serves on."""
+    spend(home, CONFIG, SCOPE, NOW)
+    praised = {row.id: float(row.action == 2) for row in ROWS if isinstance(row, Decision)}
+    later, late = 10 * 86_400.0, list[Decision | Outcome]()
+    for row in ROWS:
+        if isinstance(row, Decision):
+            late.append(replace(row, id=f"late-{row.id}", time=row.time + later))
+        else:
+            id_, quality = row.decision_id, praised[row.decision_id]
+            late.append(replace(row, decision_id=f"late-{id_}", time=row.time + later, quality=quality))
+    filled(home, late)
+
+    found = spend(home, CONFIG, SCOPE, NOW + later)
+
+    assert (found["verdict"], versions(home)) == ("kept", ["000001"])
+    assert found["reason"].startswith("Snapshot 000001 stays")
+
+
+@pytest.mark.parametrize("at", ["load", "publish"])
+def test_a_record_that_another_process_locks_fails_the_night_by_name_and_the_next_completes(home, monkeypatch, at):
+    """Before anything was read; and after the snapshot was published, before its rollout could begin."""
+    monkeypatch.setitem(SqlRecord.__init__.__kwdefaults__, "busy_s", 0.2)
+    monkeypatch.setattr(giving, "BUSY_S", 0.2)
+    signing_key(home.root)
+    with closing(sqlite3.connect(home.record_file, isolation_level=None)) as other:
+
+        def step(name, function):
+            def locking(*arguments):
+                if name == "load" == at:
+                    other.execute("BEGIN EXCLUSIVE")
+                found = function(*arguments)
+                if name == "publish" == at:
+                    other.execute("BEGIN IMMEDIATE")
+                return found
+
+            return locking
+
+        with pytest.raises(PilotageError, match="locked"):
+            spend(home, CONFIG, SCOPE, NOW, step=step)
+        assert versions(home) == (["000001"] if at == "publish" else [])
+        other.execute("ROLLBACK")
+
+    found = spend(home, CONFIG, SCOPE, NOW)
+
+    assert (found["verdict"], found["repeated"], versions(home)) == ("published", False, ["000001"])
+    assert giving.standing(home, SCOPE).stable == "000001"
+    assert spend(home, CONFIG, SCOPE, NOW)["repeated"]
+
+
 def test_an_arm_that_was_never_drawn_is_on_trial_and_no_obstacle(home):
     """The configuration has a fourth arm that no row of the log knows."""
     new = ArmConfig(name="new", model="new", usd_per_request=1e-4)
@@ -252,6 +319,62 @@ def test_two_nights_at_once_are_one(home):
     assert versions(home) == ["000001"]
 
 
+@pytest.mark.slow
+def test_nights_by_two_workers_are_those_by_one_and_none_is_spent_twice(tmp_path):
+    """Two scopes with logs of their own: the same contents, one search and one run each, and then nothing."""
+    config, scopes, found = two_scopes(), [SCOPE, SIDE], []
+    for workers in (1, 2):
+        home = filled(Home(tmp_path / str(workers)), rows_of(scopes, 300))
+        first = list(spend_all(home, config, scopes, NOW, workers))
+        again = list(spend_all(home, config, scopes, NOW, workers))
+
+        assert [(one["scope"], one["verdict"], one["repeated"]) for one in first] == [
+            (str(scope), "published", False) for scope in scopes
+        ]
+        assert [one["repeated"] for one in again] == [True, True]
+        assert_spent_once(home, config, scopes)
+        found.append(contents(home, scopes))
+
+    assert found[0] == found[1]
+    assert len(set(found[0])) == 2, "they had something of their own to learn"
+
+
+def two_scopes() -> Config:
+    """The tenant of the tests with a second workspace."""
+    night = CONFIG.night.model_copy(update={"trials": 2})
+    return CONFIG.model_copy(update={"tenants": {"acme": TenantConfig(workspaces=("main", "side"))}, "night": night})
+
+
+def rows_of(scopes: list[Scope], n: int) -> list[Decision | Outcome]:
+    """n rounds of each scope; those of the second are worth something else."""
+    found: list[Decision | Outcome] = []
+    for i, scope in enumerate(scopes):
+        for row in entries(n, scope, "vector-2", ARMS, START):
+            if isinstance(row, Decision):
+                found.append(replace(row, id=f"{i}-{row.id}"))
+            else:
+                found.append(replace(row, decision_id=f"{i}-{row.decision_id}", quality=row.quality ** (1 + i)))
+    return found
+
+
+def contents(home: Home, scopes: list[Scope]) -> list[str]:
+    """The hash of what serves each scope."""
+    trusted = trusted_keys(home.root)
+    return [load(home.snapshots, scope, trusted=trusted, now=NOW).manifest.content for scope in scopes]
+
+
+def assert_spent_once(home: Home, config: Config, scopes: list[Scope]) -> None:
+    """One snapshot, one run and one search of each scope, with as many trials as it is allowed."""
+    for scope in scopes:
+        listed = list_versions(home.snapshots, scope, trusted=trusted_keys(home.root), now=NOW)
+        assert [one.version for one in listed] == ["000001"]
+        assert len(read_runs(home.warehouse, scope)) == 1
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(home.study)))
+    studies = optuna.get_all_study_summaries(storage)
+    assert sorted(study.study_name.partition("@")[0] for study in studies) == sorted(map(str, scopes))
+    assert [study.n_trials for study in studies] == [config.night.trials] * len(scopes)
+
+
 def test_a_night_waits_for_one_that_runs(home):
     """The lock is held for the whole of it."""
     entered = []
@@ -281,6 +404,9 @@ home, config, at = Home(__import__("pathlib").Path(sys.argv[1])), Config.model_v
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
+if at == "after begin":
+    nights.write_run = lambda *_, **__: die()
+
 def step(name, function):
     def killed(*arguments):
         if at == f"before {name}":
@@ -300,7 +426,10 @@ nights.spend(home, config, Scope.parse(sys.argv[4]), float(sys.argv[5]), step=st
     "at",
     [
         "after publish",
-        *(pytest.param(at, marks=pytest.mark.slow) for at in ("after load", "trial 2", "before publish")),
+        *(
+            pytest.param(at, marks=pytest.mark.slow)
+            for at in ("after load", "trial 2", "before publish", "after begin")
+        ),
     ],
 )
 def test_a_night_that_is_killed_leaves_a_whole_snapshot_or_none_and_the_next_completes(home, tmp_path, at):
@@ -310,7 +439,7 @@ def test_a_night_that_is_killed_leaves_a_whole_snapshot_or_none_and_the_next_com
     arguments = [str(home.root), CONFIG.model_dump_json(), at, str(SCOPE), str(NOW)]
     done = subprocess.run([sys.executable, "-c", KILL, *arguments], cwd=ROOT, check=False, timeout=120)
     assert done.returncode == -signal.SIGKILL
-    assert versions(home) == (["000001"] if at == "after publish" else [])
+    assert versions(home) == (["000001"] if at in ("after publish", "after begin") else [])
 
     found = spend(home, CONFIG, SCOPE, NOW)
 

@@ -266,12 +266,30 @@ class Spending:
 
 
 def spent(q_hat: Matrix, cost_hat: Matrix, allowed: Mask, prices: Vector) -> Sums:
-    """The sums of Spending, of events with these estimates, (n, K) each, by models that left them out."""
+    """The sums of Spending, of events with these estimates, (n, K) each, by models that left them out.
+
+    As a dollar gets dearer an event's choice only ever goes to a cheaper arm, so what it chooses at two prices it
+    chooses at all between them: the few prices at which it changes are found by halving.
+    """
     q_hat, usd = q_hat[:, allowed], cost_hat[:, allowed]
-    parts, each, chosen = limbs(usd), np.arange(len(usd)), np.zeros((len(prices), 2))
-    for i, price in enumerate(prices):
-        chosen[i] = parts[each, (q_hat - price * usd).argmax(axis=1)].sum(axis=0)
-    return Sums({"chosen": chosen, "explored": parts.sum(axis=(0, 1)), "n": np.array(len(usd))})
+    n, parts, steps = len(usd), limbs(usd), np.zeros((len(prices), 2))
+
+    def chosen(rows: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.int64]:
+        return (q_hat[rows] - prices[at, None] * usd[rows]).argmax(axis=1)
+
+    rows, low, high = np.arange(n), np.zeros(n, np.int64), np.full(n, len(prices) - 1)
+    here, there = chosen(rows, low), chosen(rows, high)
+    steps[0] = parts[rows, here].sum(axis=0)
+    while (changes := here != there).any():
+        rows, low, high, here, there = (each[changes] for each in (rows, low, high, here, there))
+        found = high - low == 1
+        np.add.at(steps, high[found], parts[rows[found], there[found]] - parts[rows[found], here[found]])
+        rows, low, high, here, there = (each[~found] for each in (rows, low, high, here, there))
+        middle = (low + high) // 2
+        between = chosen(rows, middle)
+        rows, low, high = np.tile(rows, 2), np.concatenate([low, middle]), np.concatenate([middle, high])
+        here, there = np.concatenate([here, between]), np.concatenate([between, there])
+    return Sums({"chosen": steps.cumsum(axis=0), "explored": parts.sum(axis=(0, 1)), "n": np.array(n)})
 
 
 def curve_of(sums: Sums, allowed: Mask, prices: Vector, floor: float) -> PriceCurve:

@@ -12,7 +12,7 @@ from bandits.keys import SigningKey, trusted_keys
 from bandits.record import BUSY_S
 from bandits.rollout import probes
 from bandits.rollout.controller import candidate
-from bandits.rollout.machine import Aborted, Approved, Event, Order, RolledBack, after, begun, first
+from bandits.rollout.machine import Aborted, Approved, Order, RolledBack, after, begun, first
 from bandits.rollout.orders import LEASE_S, Lease, OrderBook, Seen
 from bandits.rollout.sealing import seal
 from bandits.rollout.settings import RolloutConfig
@@ -37,30 +37,25 @@ def begin(
     """Roll out a snapshot that was just published, as the settings of its domain say.
 
     previous: the version that serves, where no order says so yet; None: none does. A rollout that is under way ends,
-    since a newer one takes its place; to begin the same one again changes nothing, nor to
-    begin one that was rolled back. A snapshot that fails the probes is
-    rolled back before it served anybody. Raises RolloutError, AuditError, OSError.
+    since a newer one takes its place; to begin the same one again changes nothing, nor to begin one that was rolled
+    back. A snapshot that fails the probes is rolled back before it served anybody.
+    Raises RolloutError, AuditError, OSError.
     """
     terms = config.rollout_of(scope)
-    with _book(home) as book:
-        seen = book.read(scope)
+
+    def following(seen: Seen) -> Order:
         before = seen.order or first(scope, previous, terms, now, who="night", why="it serves already")
-        if any(version in (order.candidate, order.stable) for order in book.history(scope)):
-            return
         if before.active:
-            _give(
-                book,
-                scope,
-                key,
-                lambda seen: after(_some(seen, scope), Aborted("night", f"{version}: {why}"), now),
-                now,
-            )
+            return after(before, Aborted("night", f"{version}: {why}"), now)
         fault = _fault(home, scope, config, version, now)
+        return begun(before, version, terms, now, seen.head, who="night", why=why, fault=fault)
 
-        def following(seen: Seen) -> Order:
-            return begun(seen.order or before, version, terms, now, seen.head, who="night", why=why, fault=fault)
-
-        _give(book, scope, key, following, now)
+    with _book(home) as book:
+        while True:
+            seen = book.read(scope)  # before the history: whoever acts after it was read has raised the token
+            if any(version in (order.candidate, order.stable) for order in book.history(scope)):
+                break
+            _try(book, following(seen), key, seen, now)
         seal(home, book, scope)
 
 
@@ -88,10 +83,9 @@ def roll_back(
     """Serve an older version from now on, and nobody the canary.
 
     to: which; left out, the stable version while a rollout is under way, else the one that served before it.
-    Raises RolloutError where there is nothing to go back to, or what is there must not serve.
+    Raises RolloutError where there is nothing to go back to, or what is there serves already or must not serve.
     """
-    if not why.strip():
-        raise RolloutError(f"a rollback must have a reason, but that of {scope} has none.")
+    _check_reason(scope, why)
     with _book(home) as book:
         seen = book.read(scope)
         listed = list_versions(home.snapshots, scope, trusted=book.trusted, now=now)
@@ -108,6 +102,8 @@ def roll_back(
         target = to or before
         if to is None and not serving.active and before == serving.stable:
             raise RolloutError(f"there must be an older version of {scope}, but {before} is all that ever served.")
+        if target == serving.stable and not serving.active:
+            raise RolloutError(f"a rollback must change who serves, but {target} serves {scope} already.")
         if target is not None:
             fault = _fault(home, scope, config, target, now)
             if fault is not None:
@@ -144,22 +140,32 @@ def standing(home: Home, scope: Scope) -> Order | None:
         book.close()
 
 
-def _happen(home: Home, scope: Scope, event: Event, key: SigningKey, now: float) -> Order:
+def _happen(home: Home, scope: Scope, event: Approved | Aborted, key: SigningKey, now: float) -> Order:
+    _check_reason(scope, event.why)
     with _book(home) as book:
         given = _give(book, scope, key, lambda seen: after(_some(seen, scope), event, now), now)
         seal(home, book, scope)
     return given
 
 
+def _check_reason(scope: Scope, why: str) -> None:
+    if not why.strip():
+        raise RolloutError(f"an order must have a reason, but this one for {scope} has none; say --reason WHY.")
+
+
 def _give(book: OrderBook, scope: Scope, key: SigningKey, following: Callable[[Seen], Order], now: float) -> Order:
     """Place what follows the order that holds; again where somebody acted meanwhile. Raises RolloutError."""
     while True:
         seen = book.read(scope)
-        order = following(seen)
-        lease = Lease(scope, 0, now, now + LEASE_S, 0.0) if order.phase == "canary" else None
-        placed = book.place(order, key, seen, lease)
+        placed = _try(book, following(seen), key, seen, now)
         if placed is not None:
             return placed
+
+
+def _try(book: OrderBook, order: Order, key: SigningKey, seen: Seen, now: float) -> Order | None:
+    """Place an order, with a lease to begin with where it has a canary; None if somebody acted since `seen`."""
+    lease = Lease(order.scope, 0, now, now + LEASE_S, 0.0) if order.phase == "canary" else None
+    return book.place(order, key, seen, lease)
 
 
 def _served_before(history: list[Order], now: Order) -> str | None:

@@ -164,7 +164,10 @@ class OrderBook:
     def _claim(self, connection: Connection, scope: Scope, seen: Seen, lease: Lease | None, key: SigningKey) -> bool:
         """Raise the token, if it and the highest number are still what was seen, and put down the lease with it."""
         mine = LEASES.c.scope == str(scope)
-        token = connection.execute(sa.select(LEASES.c.token).where(mine).with_for_update()).scalar()
+        held = sa.select(LEASES.c.token).where(mine).with_for_update()
+        if (token := connection.execute(held).scalar()) is None:  # no row to hold yet: of the first two, one waits here
+            connection.execute(sa.select(META.c.value).where(META.c.key == "rollouts").with_for_update())
+            token = connection.execute(held).scalar()
         highest = connection.execute(sa.select(sa.func.max(ORDERS.c.number)).where(ORDERS.c.scope == str(scope)))
         if (token or 0) != seen.token or (highest.scalar() or 0) != seen.highest:
             return False

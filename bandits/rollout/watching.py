@@ -15,6 +15,7 @@ from bandits.types import Scope
 
 IDLE_S = 1.0  # between two looks while no canary serves
 AGAIN_S = 5.0  # before the record is opened again when it could not be
+FIRST = "the first policy"  # what serves before all snapshots
 
 
 def watch(
@@ -35,13 +36,25 @@ def watch(
             stop.wait(AGAIN_S)
 
 
+def says(order: Order) -> str:
+    """Who serves by an order, and what became of its candidate, in words."""
+    stable, about = order.stable or FIRST, order.candidate or FIRST
+    match order.phase:
+        case "waiting":
+            return f"{about} waits for approval; {stable} serves"
+        case "canary":
+            return f"{about} serves {100.0 * order.share:g}% of users, {stable} the others"
+        case "complete":
+            return f"{about} serves everybody"
+        case "rolled back":
+            return f"rolled back from {about}: {stable} serves"
+        case "aborted":
+            return f"{about} was given up; {stable} serves"
+
+
 def render(order: Order) -> str:
     """One line: what an order says, and why."""
-    serves = f"{order.stable or 'the first policy'} serves"
-    if order.phase == "canary":
-        serves = f"{order.candidate} serves {order.share:.0%}, {order.stable} the others"
-    about = f"{order.phase}: {order.candidate or 'the first policy'}"
-    return f"{order.scope}  order {order.number}  {about}; {serves}. {order.who}: {order.why}"
+    return f"{order.scope}  order {order.number}  {says(order)}. {order.who}: {order.why}"
 
 
 def _watch(looked: dict[Scope, Controller], tell: Callable[[str], None], stop: threading.Event) -> None:

@@ -13,10 +13,11 @@ import pytest
 
 from bandits.config import load_config
 from bandits.keys import trusted_keys
-from bandits.serving import Server
+from bandits.serving import Home, Server
 from bandits.snapshots import load
 from bandits.types import Outcome, Scope
 from bandits.warehouse import read_runs
+from tests import test_nights
 from tests.flows.conftest import asked, ended, pilotage, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -193,6 +194,63 @@ def test_the_night_of_all_scopes_leaves_tables_links_and_events(api, place, day)
     events = wait_for(lambda: api.post("/events/filter", json=wanted).json()["events"])
     assert {e["resource"]["prefect.resource.id"] for e in events} == {"pilotage.scope.demo/main/model_routing"}
     assert "pilotage.night.published" in {e["event"] for e in events}
+
+
+WORKSPACES = """
+[tenants.acme]
+workspaces = ["main", "side"]
+[domains.own]
+features = "vector-2"
+budget_usd_per_request = 1.5e-3
+arms = [
+    {{name = "cheap", model = "a", usd_per_request = 1e-4}}, {{name = "middle", model = "b", usd_per_request = 1e-3}},
+    {{name = "dear", model = "c", usd_per_request = 1e-2}},
+]
+[night]
+trials = 2
+learners = ["linear"]
+"""
+NIGHTS = "import json; from flows.night import nights; print(json.dumps(nights(now={now})))"
+
+
+@pytest.mark.slow
+def test_the_flow_spends_the_nights_in_as_many_processes_as_it_is_told(api, tmp_path, monkeypatch):
+    """One worker and two, in a home each: the same contents, nothing trained twice; two tasks that run at once."""
+    scopes, found, overlap = [test_nights.SCOPE, test_nights.SIDE], [], []
+    (tmp_path / "pilotage.toml").write_text(WORKSPACES.format(), encoding="utf-8")
+    monkeypatch.setenv("PILOTAGE_CONFIG", str(tmp_path / "pilotage.toml"))
+    config = load_config()
+    for workers in (1, 2):
+        home = test_nights.filled(Home(tmp_path / str(workers)), test_nights.rows_of(scopes, 300))
+        monkeypatch.setenv("PILOTAGE_HOME", str(home.root))
+        monkeypatch.setenv("PILOTAGE_NIGHT_WORKERS", str(workers))
+        for repeated in (False, True):
+            command = [sys.executable, "-c", NIGHTS.format(now=test_nights.NOW)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            table = json.loads(done.stdout.splitlines()[-1])
+            assert [(one["scope"], one["verdict"], one["repeated"]) for one in table] == [
+                (str(scope), "published", repeated) for scope in scopes
+            ]
+            if not repeated:
+                overlap.append(_at_once(api, scopes))
+        test_nights.assert_spent_once(home, config, scopes)
+        found.append(test_nights.contents(home, scopes))
+
+    assert found[0] == found[1]
+    assert overlap == [False, True]
+
+
+def _at_once(api, scopes: list[Scope]) -> bool:
+    """Whether the newest tasks of these scopes ran at the same time."""
+    wanted = {"sort": "EXPECTED_START_TIME_DESC", "limit": 2, "task_runs": {"name": {"any_": list(map(str, scopes))}}}
+
+    def over() -> list[dict] | None:
+        runs = api.post("/task_runs/filter", json=wanted).json()  # they arrive as events, a little later
+        return runs if len(runs) == 2 and all(run["end_time"] for run in runs) else None
+
+    one, two = wait_for(over)
+    return max(one["start_time"], two["start_time"]) < min(one["end_time"], two["end_time"])
 
 
 def test_automations_are_there_once_however_often_they_are_set_up(api, monkeypatch):

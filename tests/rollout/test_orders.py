@@ -1,17 +1,24 @@
-"""Facts about orders and leases: signed, ever rising, and acted on by one of two."""
+"""Facts about orders and leases, in a file and on a server: signed, ever rising, and acted on by one of two."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from nacl.signing import VerifyKey
+from sqlalchemy.exc import DBAPIError
 
+from bandits import record_postgres
+from bandits.audit import Audit
 from bandits.errors import RolloutError
 from bandits.keys import SigningKey
+from bandits.rollout.controller import Controller
 from bandits.rollout.machine import Order, first
 from bandits.rollout.orders import LEASE_S, Lease, OrderBook, decode, encode
 from bandits.rollout.settings import RolloutConfig
@@ -21,6 +28,12 @@ STRANGER = SigningKey(bytes(32))
 ORDER = first(SCOPE, "000001", RolloutConfig(), 5.0, who="ann", why="so")
 
 
+@pytest.fixture(params=["file", "postgres_url"], ids=["sqlite", "postgresql"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
+    """A scope whose orders are in a database of each kind."""
+    return World(tmp_path, None if request.param == "file" else request.getfixturevalue(request.param))
+
+
 @pytest.fixture
 def book(world: World) -> OrderBook:
     made = world.book()
@@ -28,10 +41,32 @@ def book(world: World) -> OrderBook:
     return made
 
 
-def execute(world: World, statement: str, *values: object) -> None:
-    """What somebody with the file, but not the key, can do."""
-    with sqlite3.connect(world.home.record_file) as connection:
-        connection.execute(statement, values)
+def execute(world: World, statement: str, **values: object) -> None:
+    """What somebody with the database, but not the key, can do."""
+    with world.book()._database.writing.begin() as connection:
+        connection.execute(sa.text(statement), values)
+
+
+def at_once(*deeds: Callable[[], object]) -> list[object]:
+    """What each of these does, all begun at one moment, each in a thread; what one raises is raised."""
+    start, found = threading.Barrier(len(deeds)), list[object]([None] * len(deeds))
+
+    def do(i: int) -> None:
+        start.wait()
+        try:
+            found[i] = deeds[i]()
+        except Exception as error:
+            found[i] = error
+
+    threads = [threading.Thread(target=do, args=(i,)) for i in range(len(deeds))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one in found:
+        if isinstance(one, Exception):
+            raise one
+    return found
 
 
 def canary(number: int = 1) -> Order:
@@ -53,17 +88,12 @@ def test_orders_get_the_next_number_and_come_back_as_they_were_given(world, book
 @pytest.mark.parametrize(
     "deed",
     [
-        ("UPDATE rollout_orders SET content = replace(content, '000002', '000009') WHERE number = 2",),
-        ("UPDATE rollout_orders SET signature = zeroblob(64) WHERE number = 2",),
-        ("UPDATE rollout_orders SET number = 3 WHERE number = 2",),
-        ("DELETE FROM rollout_orders WHERE number = 2",),
-        ("INSERT INTO rollout_orders SELECT scope, 3, content, signature FROM rollout_orders WHERE number = 1",),
-        (
-            "INSERT INTO rollout_orders VALUES (?, 3, ?, ?)",
-            str(SCOPE),
-            encode(canary(3)).decode(),
-            STRANGER.sign(encode(canary(3))),
-        ),
+        "UPDATE rollout_orders SET content = replace(content, '000002', '000009') WHERE number = 2",
+        "UPDATE rollout_orders SET signature = :nothing WHERE number = 2",
+        "UPDATE rollout_orders SET number = 3 WHERE number = 2",
+        "DELETE FROM rollout_orders WHERE number = 2",
+        "INSERT INTO rollout_orders SELECT scope, 3, content, signature FROM rollout_orders WHERE number = 1",
+        "INSERT INTO rollout_orders VALUES (:scope, 3, :content, :signature)",
     ],
     ids=["changed", "unsigned", "renumbered", "deleted", "replayed", "stranger"],
 )
@@ -72,7 +102,9 @@ def test_what_is_forged_lower_or_gone_is_refused_and_the_last_good_order_stays(w
     book.place(ORDER, world.key, book.read(SCOPE))
     last = book.place(replace(ORDER, stable="000002"), world.key, book.read(SCOPE))
 
-    execute(world, *deed)
+    forged = encode(canary(3))
+    values = {"nothing": bytes(64), "scope": str(SCOPE), "content": forged.decode(), "signature": STRANGER.sign(forged)}
+    execute(world, deed, **{name: value for name, value in values.items() if f":{name}" in deed})
 
     seen = book.read(SCOPE)
     assert seen.order == last
@@ -84,7 +116,8 @@ def test_after_a_forged_number_a_true_order_is_placed_above_it(world, book):
     """A forger can waste numbers, and nothing else."""
     book.place(ORDER, world.key, book.read(SCOPE))
     forged = encode(canary(9))
-    execute(world, "INSERT INTO rollout_orders VALUES (?, 9, ?, ?)", str(SCOPE), forged.decode(), STRANGER.sign(forged))
+    values = {"scope": str(SCOPE), "content": forged.decode(), "signature": STRANGER.sign(forged)}
+    execute(world, "INSERT INTO rollout_orders VALUES (:scope, 9, :content, :signature)", **values)
 
     placed = book.place(ORDER, world.key, book.read(SCOPE))
     assert placed.number == 10
@@ -106,26 +139,76 @@ def test_of_two_who_saw_one_state_only_one_acts(world, book):
     assert book.read(SCOPE).lease is None
 
 
-def test_of_many_controllers_at_once_one_acts(world, book):
-    """A race of threads, each with a connection of its own."""
-    book.place(canary(), world.key, book.read(SCOPE))
+@pytest.mark.parametrize("before", [0, 1], ids=["the first order", "a later one"])
+def test_of_many_who_act_at_once_one_does(world, book, before):
+    """A race of threads, each with a connection of its own; the others are told, and nothing fails."""
+    for _ in range(before):
+        book.place(canary(), world.key, book.read(SCOPE))
     books = [world.book() for _ in range(6)]
     seen = [each.read(SCOPE) for each in books]
-    acted: list[Order | None] = []
-    start = threading.Barrier(6)
 
-    def act(i: int) -> None:
-        start.wait()
-        acted.append(books[i].place(ORDER, world.key, seen[i]))
-
-    threads = [threading.Thread(target=act, args=(i,)) for i in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    acted = at_once(*(partial(each.place, ORDER, world.key, one) for each, one in zip(books, seen, strict=True)))
 
     assert sum(each is not None for each in acted) == 1
-    assert len(book.history(SCOPE)) == 2
+    assert len(book.history(SCOPE)) == before + 1
+
+
+def test_tables_are_made_once_by_whoever_is_first(world):
+    """Every process makes them where there are none."""
+    books = [world.book() for _ in range(4)]
+    at_once(*(each.make for each in books))
+
+    assert books[0].place(ORDER, world.key, books[1].read(SCOPE)) == books[2].read(SCOPE).order
+
+
+def test_nights_that_begin_a_rollout_at_once_begin_one(world):
+    """Hosts that share a record but no home: there is one order for the candidate, sealed once."""
+    stable, candidate = world.put(), world.put()
+
+    at_once(*(partial(world.begin, candidate, stable) for _ in range(4)))
+
+    assert [(order.phase, order.candidate) for order in world.orders()] == [("canary", candidate)]
+
+
+@pytest.mark.parametrize("bad", [0.8, 0.0], ids=["sound", "breached"])
+def test_controllers_that_look_at_once_never_both_act(world, bad):
+    """Three of them come to each verdict together; one acts on it, and it is sealed once."""
+    stable, candidate = world.put(), world.put()
+    world.begin(candidate, stable)
+    world.start()
+    looking = [Controller(world.home, world.config, SCOPE, world.record, lambda: world.now) for _ in range(3)]
+    rounds = 0
+    while (before := world.orders())[-1].active:
+        world.serve(range(200 * rounds, 200 * rounds + 200), bad=bad)
+        world.now += 1.0
+        at_once(*(one.look for one in looking))
+        assert len(world.orders()) - len(before) <= 1
+        world.server.refresh()
+        rounds += 1
+
+    phases = ["canary", "rolled back"] if bad == 0.0 else ["canary", "canary", "canary", "complete"]
+    assert [order.phase for order in world.orders()] == phases
+    with Audit(world.home.audit_url) as audit:
+        assert [row.content["evidence"]["order"] for row in audit.rows("acme")] == [n + 1 for n in range(len(phases))]
+
+
+def test_a_controller_that_was_stopped_in_the_middle_of_its_write_cannot_finish_it(tmp_path, postgres_url, monkeypatch):
+    """The server takes its lock away, so that others act; what it wanted to write is refused when it wakes."""
+    monkeypatch.setattr(record_postgres, "STALLED_S", 0.3)
+    world = World(tmp_path, postgres_url)
+    stopped, other = world.book(), world.book()
+    stopped.make()
+    stopped.place(canary(), world.key, stopped.read(SCOPE))
+    seen = stopped.read(SCOPE)
+
+    with stopped._database.writing.connect() as connection:
+        assert stopped._claim(connection, SCOPE, seen, lease(), world.key)
+        ended = other.place(ORDER, world.key, other.read(SCOPE))  # waits for the lock, which ends
+        with pytest.raises(DBAPIError):
+            connection.commit()
+
+    assert other.read(SCOPE).order == ended
+    assert other.read(SCOPE).lease is None
 
 
 @pytest.mark.parametrize(
@@ -162,7 +245,12 @@ def test_a_lease_is_believed_if_signed_and_for_the_order_that_holds(world, book,
     else:
         content = encode(lease(served=1e6))
         sign = bytes(64) if forged == "unsigned" else STRANGER.sign(content)
-        execute(world, "UPDATE rollout_leases SET content = ?, signature = ?", content.decode(), sign)
+        execute(
+            world,
+            "UPDATE rollout_leases SET content = :content, signature = :sign",
+            content=content.decode(),
+            sign=sign,
+        )
     assert book.read(SCOPE).lease is None
 
 
@@ -199,9 +287,7 @@ def test_a_record_without_orders_has_none(world):
     """And no table is made by reading."""
     seen = world.book().read(SCOPE)
     assert (seen.order, seen.token, seen.highest) == (None, 0, 0)
-    with sqlite3.connect(world.home.record_file) as connection:
-        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
-    assert "rollout_orders" not in names
+    assert "rollout_orders" not in sa.inspect(world.book()._database.reading).get_table_names()
 
 
 def test_another_key_that_is_trusted_may_sign(world, book):

@@ -33,8 +33,9 @@ def config(**rollout: object) -> Config:
 class World:
     """Everything around one scope; time stands still until a test moves it."""
 
-    def __init__(self, root: Path, **rollout: object) -> None:
-        self.home, self.config, self.now = Home(root), config(**rollout), 1_000.0
+    def __init__(self, root: Path, url: str | None = None, **rollout: object) -> None:
+        """url: of the database that has the orders; left out, a file of the home."""
+        self.home, self.config, self.now = Home(root, url), config(**rollout), 1_000.0
         self.key: SigningKey = signing_key(root)
         self.home.open_record().close()
         self.record, self.rng = MemoryRecord(), np.random.default_rng(0)
