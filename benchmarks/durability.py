@@ -45,7 +45,8 @@ from typing import Any
 import numpy as np
 
 from bandits.errors import PilotageError
-from bandits.record import Record, SqlRecord, rows
+from bandits.record.port import Record, rows
+from bandits.record.sql import SqlRecord
 from bandits.types import Decision, Entry, Outcome
 from benchmarks.record import sample
 

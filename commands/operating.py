@@ -24,9 +24,9 @@ def rollback(
     to: Annotated[str | None, typer.Option(help="Version to go back to. Left out: the one before.")] = None,
 ) -> None:
     """Serve an older version from now on, and nobody the canary: a new order, which every server takes in seconds."""
-    from bandits.keys import signing_key
     from bandits.rollout.giving import roll_back
     from bandits.rollout.watching import render
+    from bandits.snapshots.keys import signing_key
 
     home, config = place(), load_config()
     key, now = signing_key(home.root), time.time()
@@ -49,9 +49,9 @@ def rollout(scope: _Scope, as_json: Json = False) -> None:
 @app.command()
 def approve(scope: _Scope, reason: _Reason) -> None:
     """Let a rollout that waits for a person begin."""
-    from bandits.keys import signing_key
     from bandits.rollout import giving
     from bandits.rollout.watching import render
+    from bandits.snapshots.keys import signing_key
 
     home, one = place(), one_scope(scope)
     order = giving.approve(home, one, signing_key(home.root), time.time(), who=getpass.getuser(), why=reason)
@@ -61,9 +61,9 @@ def approve(scope: _Scope, reason: _Reason) -> None:
 @app.command()
 def abort(scope: _Scope, reason: _Reason) -> None:
     """Give up a rollout that is under way: what served before goes on."""
-    from bandits.keys import signing_key
     from bandits.rollout import giving
     from bandits.rollout.watching import render
+    from bandits.snapshots.keys import signing_key
 
     home, one = place(), one_scope(scope)
     order = giving.abort(home, one, signing_key(home.root), time.time(), who=getpass.getuser(), why=reason)

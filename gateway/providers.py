@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import gateway
-from bandits.catalogue import ModelConfig, ProviderConfig
 from bandits.config import ArmConfig, Config
 from bandits.errors import ConfigError
+from bandits.settings.catalogue import ModelConfig, ProviderConfig
 from gateway.adapter import Adapter, Usage
 from gateway.replay import Replay
 

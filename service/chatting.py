@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from bandits.conversation import talk
 from bandits.errors import PilotageError
-from bandits.prompts import keep
+from bandits.privacy.prompts import keep
 from bandits.serving import Server
 from bandits.types import Decision, Scope
 from gateway.adapter import Piece, ToolCall

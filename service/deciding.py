@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from bandits.explaining.why import served_by
 from bandits.features import Asker, Request, Turn, context
-from bandits.prompts import keep
+from bandits.privacy.prompts import keep
 from bandits.types import Context, Decision, Outcome
-from bandits.why import served_by
 from service.bodies import FeedbackAnswer, FeedbackBody, RouteAnswer, RouteBody, TenantOnly
 from service.call import Here, Parts, errors
 

@@ -68,7 +68,7 @@ def test_deciding_loads_no_framework_and_no_learning_library():
     code = (
         "import sys, numpy as np\n"
         "from bandits.config import load_config\n"
-        "from bandits.record_memory import MemoryRecord\n"
+        "from bandits.record.memory import MemoryRecord\n"
         "from bandits.router import Router\n"
         "from bandits.types import Scope\n"
         "d = load_config().domains['model_routing']\n"

@@ -7,9 +7,9 @@ from contextlib import closing
 
 import pytest
 
-from bandits.audit import START, Audit, Head, verify
 from bandits.errors import AuditError
-from bandits.testing import at_once
+from bandits.record.audit import START, Audit, Head, verify
+from bandits.testing.ports import at_once
 
 
 @pytest.fixture

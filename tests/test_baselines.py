@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from bandits.budget import TARGET
 from bandits.evaluation import dr
 from bandits.learners.baselines import ContextFree, arm_values, best_fixed, best_mix
 from bandits.learners.first_day import exploring_mix
 from bandits.learners.frozen import SIMPLE_KINDS, thaw
+from bandits.money.budget import TARGET
 from tests.logs import simulate, truth
 
 problems = st.integers(1, 5).flatmap(

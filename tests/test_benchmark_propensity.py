@@ -10,10 +10,10 @@ import duckdb
 import numpy as np
 import pytest
 
+from bandits.home import Home
 from bandits.policy import Draw, draw
-from bandits.record import rows
-from bandits.record_memory import MemoryRecord
-from bandits.serving import Home
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
 from benchmarks import propensity
 from benchmarks.propensity import audit, bits, chi_square, decide, domain, policies, recomputed, stages
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandits import budget
-from bandits.budget import TARGET, Pacer, affordable
+from bandits.money import budget
+from bandits.money.budget import TARGET, Pacer, affordable
 
 amounts = st.lists(st.tuples(st.floats(0.0, 1e-2), st.floats(0.0, 1e-2)), max_size=60)
 

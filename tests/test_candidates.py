@@ -8,23 +8,24 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from bandits import candidates, night
-from bandits.candidates import Contest, compete
 from bandits.config import NightConfig
-from bandits.evaluate import on_contexts
-from bandits.keys import signing_key, trusted_keys
+from bandits.explaining.replay import Policies, verify
+from bandits.explaining.why import explain
+from bandits.home import Home
 from bandits.learners.choice import LEARNERS
 from bandits.learners.doubly_robust import Parameters
 from bandits.learners.frozen import thaw
-from bandits.record_memory import MemoryRecord
-from bandits.replay import Policies, verify
+from bandits.night import night
+from bandits.record.memory import MemoryRecord
 from bandits.router import Router
 from bandits.served import Serving
-from bandits.serving import Home
-from bandits.snapshots import load
-from bandits.training import prepare, train
+from bandits.snapshots.keys import signing_key, trusted_keys
+from bandits.snapshots.loading import load
+from bandits.training import candidates
+from bandits.training.candidates import Contest, compete
+from bandits.training.training import prepare, train
 from bandits.types import Scope
-from bandits.why import explain
+from bandits.what_if.evaluate import on_contexts
 from tests.logs import PRICES, domain, simulate, truth
 
 SCOPE = Scope("acme", "main", "model_routing")

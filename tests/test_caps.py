@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits.caps import HOLD_S, LARGEST, NANO, Account, Book, Reservation, Sums, in_usd, nano
-from bandits.config import CapsConfig
 from bandits.errors import BudgetExhaustedError, LedgerError
+from bandits.money.caps import HOLD_S, LARGEST, NANO, Account, Book, Reservation, Sums, in_usd, nano
+from bandits.settings.caps import CapsConfig
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
 DAY, MONTH = Account("a", "", "2026-11-22"), Account("a", "", "2026-11")

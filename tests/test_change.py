@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bandits.change import ChangeOptions, Watch, guarded
+from bandits.day.change import ChangeOptions, Watch, guarded
 from bandits.errors import EvidenceError
 
 

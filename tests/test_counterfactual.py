@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from bandits.counterfactual import Log, Models, fit, fixed_arm, share, weighted
 from bandits.errors import NotEnoughDataError
 from bandits.evaluation.intervals import normal
 from bandits.evaluation.moments import moments
+from bandits.what_if.counterfactual import Log, Models, fit, fixed_arm, share, weighted
 from tests.dashboard.worlds import ARMS, DOMAIN, PRICES, truth, two_days
 
 TRUTH = truth()

@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from bandits.record import SqlRecord
-from bandits.record_memory import MemoryRecord
-from bandits.testing import sample_decision, sample_outcome
+from bandits.record.memory import MemoryRecord
+from bandits.record.sql import SqlRecord
+from bandits.testing.ports import sample_decision, sample_outcome
 from benchmarks import durability, record
 
 

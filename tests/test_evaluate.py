@@ -8,20 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bandits import evaluate as module
-from bandits import incumbent as incumbents
-from bandits import night
 from bandits.config import NightConfig
-from bandits.counterfactual import Models
 from bandits.errors import EvidenceError, NotEnoughDataError, SnapshotError
-from bandits.evaluate import EVALUATED, SERVED, evaluate, judge, on_contexts, save
-from bandits.evaluate_table import render
-from bandits.keys import signing_key
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
-from bandits.serving import Home
-from bandits.snapshots import publish
+from bandits.night import incumbent as incumbents
+from bandits.night import night
+from bandits.snapshots.keys import signing_key
+from bandits.snapshots.publishing import publish
 from bandits.types import LoggedFeedback, Scope
-from bandits.warehouse import read_runs
+from bandits.warehouse.loading import read_runs
+from bandits.what_if import evaluate as module
+from bandits.what_if.counterfactual import Models
+from bandits.what_if.evaluate import EVALUATED, SERVED, evaluate, judge, on_contexts, save
+from bandits.what_if.table import render
 from tests.logs import ARMS, PRICES, domain, simulate, truth
 
 SCOPE = Scope("acme", "main", "model_routing")

@@ -18,8 +18,8 @@ from bandits.evaluation.intervals import betting, bootstrap, lower_bound, normal
 from bandits.evaluation.moments import Moments, moments
 from bandits.evaluation.report import evaluate, model_only, table
 from bandits.evaluation.weights import _BLOCK, importance, of_actions, support
-from bandits.gates import gate
-from bandits.judging import means_before
+from bandits.night.gates import gate
+from bandits.night.judging import means_before
 from bandits.types import LoggedFeedback
 
 

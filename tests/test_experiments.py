@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2_contingency, chisquare, multinomial
 
+from bandits.assignment import BUCKETS, Experiment, bucket, variant
 from bandits.errors import EvidenceError, ExperimentError, ShapeError
 from bandits.evaluation.intervals import lower_bound
 from bandits.experiments import ab, srm
-from bandits.experiments.assignment import BUCKETS, Experiment, bucket, variant
 
 RNG = np.random.default_rng
 UNITS = [f"user-{i}" for i in range(60_000)]
@@ -83,7 +83,7 @@ class TestAssignment:
 
     def test_another_process_gives_the_same(self):
         code = (
-            "import json; from bandits.experiments.assignment import *; "
+            "import json; from bandits.assignment import *; "
             "e = Experiment('p', ('A', 'B'), (.5, .5), .5); print(json.dumps([variant(e, str(i)) for i in range(50)]))"
         )
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout

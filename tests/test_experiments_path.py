@@ -13,14 +13,14 @@ import pytest
 from bandits.config import parse_config
 from bandits.errors import ConfigError, ExperimentError
 from bandits.experiments.serving import HOLDBACK, Experiments, builtin
-from bandits.experiments.settings import shares_of
+from bandits.explaining.replay import Policies, verify
 from bandits.learners.baselines import ContextFree
-from bandits.ledger import Ledger
-from bandits.record import rows
-from bandits.record_memory import MemoryRecord
-from bandits.replay import Policies, verify
+from bandits.money.ledger import Ledger
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
 from bandits.router import Router
 from bandits.served import Serving, first_policy
+from bandits.settings.experiments import shares_of
 from bandits.types import Scope, Slot
 
 SCOPE = Scope("acme", "main", "routing")

@@ -19,12 +19,12 @@ from bandits.experiments import plan as planning
 from bandits.experiments.analysis import analyse, foretold
 from bandits.experiments.exposure import Rows
 from bandits.experiments.serving import HOLDBACK
-from bandits.record import rows
-from bandits.record_memory import MemoryRecord
+from bandits.home import Home
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
 from bandits.router import Router
-from bandits.serving import Home
 from bandits.types import Decision, Outcome
-from bandits.warehouse import load
+from bandits.warehouse.loading import load
 from tests.test_experiments_path import DAY, SCOPE, START, TRIAL, domain
 from tests.test_experiments_units import NOW, folded, world
 

@@ -10,14 +10,14 @@ import pytest
 from bandits.experiments import exposure
 from bandits.experiments.exposure import Rows, units
 from bandits.experiments.serving import Experiments
-from bandits.joining import Came
-from bandits.record import rows
-from bandits.record_memory import MemoryRecord
-from bandits.reward_settings import RewardConfig
+from bandits.home import Home
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
 from bandits.router import Router
-from bandits.serving import Home
+from bandits.settings.reward import RewardConfig
 from bandits.types import Decision, Outcome, Scope
-from bandits.warehouse import load
+from bandits.warehouse.joining import Came
+from bandits.warehouse.loading import load
 from tests.test_experiments_path import DAY, SCOPE, START, TRIAL, domain
 
 NOW = START + 30 * DAY

@@ -14,7 +14,6 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from bandits.errors import NotEnoughDataError, ShapeError
-from bandits.fold import Fold, Held, Logged, Spooled, fold, forget, load_days, parts_of, save_days, spool
 from bandits.learners import doubly_robust
 from bandits.learners.cost import CostModel, fit_cost
 from bandits.learners.doubly_robust import FOLDS, Events, Parameters
@@ -32,11 +31,12 @@ from bandits.learners.passes import (
 )
 from bandits.learners.slab import DAY_S, Slab, folds_of
 from bandits.learners.sums import Sums, faded, merged
-from bandits.record_memory import MemoryRecord
-from bandits.snapshots import content_hash
-from bandits.training import prepare, train, train_log, train_parts
+from bandits.record.memory import MemoryRecord
+from bandits.snapshots.manifest import content_hash
+from bandits.training.fold import Fold, Held, Logged, Spooled, fold, forget, load_days, parts_of, save_days, spool
+from bandits.training.training import prepare, train, train_log, train_parts
 from bandits.types import Decision, Outcome, Scope
-from bandits.warehouse import load
+from bandits.warehouse.loading import load
 from tests.logs import domain, simulate
 
 SCOPE = Scope("acme", "main", "model_routing")

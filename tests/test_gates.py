@@ -8,7 +8,7 @@ import pytest
 from bandits.errors import EvidenceError, ShapeError
 from bandits.evaluation import dr
 from bandits.evaluation.intervals import lower_bound
-from bandits.gates import _judge, gate, spend
+from bandits.night.gates import _judge, gate, spend
 from bandits.types import LoggedFeedback
 
 PROBABILITIES = np.array([0.6, 0.2, 0.2])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bandits.errors import EvidenceError, NotEnoughDataError, ShapeError
-from bandits.guard import choose
+from bandits.night.guard import choose
 
 COSTS = {"candidate": 3e-4, "mix": 3e-4, "fixed": 1e-4}
 BUDGET = 3e-4

@@ -20,7 +20,8 @@ from bandits.errors import InterchangeError
 from bandits.evaluation import ips
 from bandits.interchange import dsjson, parquet, rounds
 from bandits.interchange.entries import entries
-from bandits.record import SqlRecord, rows
+from bandits.record.port import rows
+from bandits.record.sql import SqlRecord
 from bandits.rewards import feedback as fold_feedback
 from bandits.types import LoggedFeedback, Scope
 from tests.logs import domain, simulate

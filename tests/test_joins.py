@@ -16,12 +16,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from bandits.config import ArmConfig, DomainConfig
 from bandits.errors import DuplicateOutcomeError, ForeignDecisionError, UnknownDecisionError
-from bandits.record import SqlRecord, rows
-from bandits.reward_settings import RewardConfig
+from bandits.record.port import rows
+from bandits.record.sql import SqlRecord
 from bandits.rewards import SKEW_S, State, feedback, reward, state
-from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
+from bandits.settings.reward import RewardConfig
+from bandits.testing.ports import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import Slot
-from bandits.warehouse import load, read_feedback
+from bandits.warehouse.loading import load, read_feedback
 
 START = 1_790_000_000.0
 FOR_EVER = START + 1e9

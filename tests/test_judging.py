@@ -10,12 +10,12 @@ import pytest
 
 from bandits.config import ArmConfig, DomainConfig, parse_config
 from bandits.errors import EvidenceError
-from bandits.gates import spend
-from bandits.judging import Trial, judge, means_before, register, standing, would_draw
-from bandits.keys import signing_key
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
-from bandits.privacy import learn_anew
-from bandits.serving import Home
+from bandits.night.gates import spend
+from bandits.night.judging import Trial, judge, means_before, register, standing, would_draw
+from bandits.privacy.erasing import learn_anew
+from bandits.snapshots.keys import signing_key
 from bandits.types import LoggedFeedback, Scope
 from benchmarks.null_nights import joined
 

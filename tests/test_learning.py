@@ -11,21 +11,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits import learning as module
-from bandits import night
 from bandits.config import NightConfig
+from bandits.day import learning as module
+from bandits.day.checkpoint import load, save
+from bandits.day.learning import PRIOR, Guarded, Learning
+from bandits.explaining.replay import Policies, verify
+from bandits.explaining.why import explain
 from bandits.learners.baselines import ContextFree
 from bandits.learners.linear_policy import LinearPolicy
-from bandits.learning import PRIOR, Guarded, Learning
-from bandits.learning_file import load, save
-from bandits.record import Row, SqlRecord
-from bandits.record_memory import MemoryRecord
-from bandits.replay import Policies, verify
-from bandits.reward_settings import RewardConfig
+from bandits.night import night
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import Row
+from bandits.record.sql import SqlRecord
 from bandits.router import Router
 from bandits.served import Serving, first_policy
+from bandits.settings.reward import RewardConfig
 from bandits.types import Decision, Outcome, Scope, Slot
-from bandits.why import explain
 from tests.logs import ARMS, domain, simulate, truth
 
 SCOPE, OTHER = Scope("acme", "main", "model_routing"), Scope("rival", "main", "model_routing")

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from bandits import ledger_tables
-from bandits.caps import HOLD_S, NANO, Book, Reservation
-from bandits.config import CapsConfig
-from bandits.database import open_database
 from bandits.errors import BudgetExhaustedError, InvalidNameError, LedgerError, PilotageError, RecordError
-from bandits.ledger import Ledger
-from bandits.record import SqlRecord
-from bandits.testing import sample_decision
+from bandits.money import tables as ledger_tables
+from bandits.money.caps import HOLD_S, NANO, Book, Reservation
+from bandits.money.ledger import Ledger
+from bandits.record.database import open_database
+from bandits.record.sql import SqlRecord
+from bandits.settings.caps import CapsConfig
+from bandits.testing.ports import sample_decision
 from bandits.types import new_id
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
@@ -167,10 +167,10 @@ def test_a_user_who_is_forgotten_leaves_no_name_and_no_phantom(url):
 
 SPENDER = """
 import os, random, sys, threading
-from bandits.caps import NANO, nano
-from bandits.config import CapsConfig
+from bandits.money.caps import NANO, nano
+from bandits.settings.caps import CapsConfig
 from bandits.errors import BudgetExhaustedError
-from bandits.ledger import Ledger
+from bandits.money.ledger import Ledger
 
 url, journal, seed, now, most = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])
 ledger = Ledger(url, {"a": CapsConfig(usd_per_day=1.0)})

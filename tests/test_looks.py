@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from bandits import judging, night
 from bandits.config import Config, NightConfig, TenantConfig
 from bandits.errors import ShapeError
-from bandits.keys import signing_key
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
-from bandits.looks import named, report_of, shadow_of
 from bandits.monitoring.kpis import REPORTED, span_of
-from bandits.serving import Home
+from bandits.night import judging, night
+from bandits.scheduled.looks import named, report_of, shadow_of
+from bandits.snapshots.keys import signing_key
 from bandits.types import Decision, Outcome, Scope
-from bandits.warehouse import read_runs
+from bandits.warehouse.loading import read_runs
 from tests.logs import ARMS, PRICES, domain, simulate
 from tests.test_fold import entries
 

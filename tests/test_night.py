@@ -9,21 +9,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bandits import candidates, changes, judging, night
-from bandits import incumbent as incumbents
-from bandits.audit import Audit
 from bandits.config import ArmConfig, NightConfig, parse_config
 from bandits.evaluation import dr
-from bandits.incumbent import Incumbent
-from bandits.judging import Trial
-from bandits.keys import signing_key, trusted_keys
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
 from bandits.learners.choice import LEARNERS
-from bandits.night import DAY
-from bandits.night_report import kept
-from bandits.serving import Home
-from bandits.snapshots import list_versions, load
-from bandits.training import prepare
+from bandits.night import changes, judging, night
+from bandits.night import incumbent as incumbents
+from bandits.night.incumbent import Incumbent
+from bandits.night.judging import Trial
+from bandits.night.night import DAY
+from bandits.night.report import kept
+from bandits.record.audit import Audit
+from bandits.snapshots.keys import signing_key, trusted_keys
+from bandits.snapshots.loading import list_versions, load
+from bandits.training import candidates
+from bandits.training.training import prepare
 from bandits.types import Scope
 from tests.logs import PRICES, domain, simulate, truth
 

@@ -17,19 +17,21 @@ import duckdb
 import numpy as np
 import pytest
 
-from bandits import changes, durable, nights
-from bandits.audit import Audit
+from bandits import durable
 from bandits.config import ArmConfig, Config, NightConfig, TenantConfig
 from bandits.durable import locked
 from bandits.errors import WarehouseError
-from bandits.keys import signing_key, trusted_keys
+from bandits.home import Home
 from bandits.learners.frozen import thaw
-from bandits.nights import spend, spend_all
+from bandits.night import changes
 from bandits.policy import served
-from bandits.serving import Home
-from bandits.snapshots import list_versions, load
+from bandits.record.audit import Audit
+from bandits.scheduled import nights
+from bandits.scheduled.nights import spend, spend_all
+from bandits.snapshots.keys import signing_key, trusted_keys
+from bandits.snapshots.loading import list_versions, load
 from bandits.types import Decision, Outcome, Scope
-from bandits.warehouse import read_runs
+from bandits.warehouse.loading import read_runs
 from tests.logs import ARMS, domain, simulate, truth
 from tests.test_fold import entries
 
@@ -271,9 +273,9 @@ def test_a_night_waits_for_one_that_runs(home):
 
 KILL = """
 import json, os, signal, sys
-from bandits import nights
+from bandits.scheduled import nights
 from bandits.config import Config
-from bandits.serving import Home
+from bandits.home import Home
 from bandits.types import Scope
 
 home, config, at = Home(__import__("pathlib").Path(sys.argv[1])), Config.model_validate_json(sys.argv[2]), sys.argv[3]

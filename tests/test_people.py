@@ -7,8 +7,8 @@ import stat
 import pytest
 
 from bandits.errors import KeyFileError
-from bandits.people import People, seal, unseal
-from bandits.testing import at_once
+from bandits.privacy.people import People, seal, unseal
+from bandits.testing.ports import at_once
 
 
 def test_a_person_has_one_key_for_ever_and_others_have_others(tmp_path):

@@ -11,24 +11,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bandits import privacy
-from bandits.audit import Audit
-from bandits.audited import broken_links
 from bandits.config import Config, parse_config
 from bandits.errors import PilotageError
+from bandits.explaining.audited import broken_links
+from bandits.explaining.replay import Policies, verify
+from bandits.home import Home
 from bandits.ids import IdRing
-from bandits.keys import signing_key, trusted_keys
-from bandits.people import People
-from bandits.record import rows
-from bandits.record_memory import MemoryRecord
-from bandits.replay import Policies, verify
+from bandits.privacy import erasing as privacy
+from bandits.privacy.people import People
+from bandits.record.audit import Audit
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
 from bandits.rewards import feedback
 from bandits.router import Router
-from bandits.serving import Home, Server
-from bandits.snapshots import content_hash, list_versions
+from bandits.serving import Server
+from bandits.snapshots.keys import signing_key, trusted_keys
+from bandits.snapshots.loading import list_versions
+from bandits.snapshots.manifest import content_hash
 from bandits.types import Decision, Outcome, Scope
-from bandits.warehouse import load as load_warehouse
-from bandits.warehouse import read_runs, write_run
+from bandits.warehouse.loading import load as load_warehouse
+from bandits.warehouse.loading import read_runs, write_run
 from tests.logs import truth
 
 ARMS = [

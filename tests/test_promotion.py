@@ -10,15 +10,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bandits import night, promotion
 from bandits.config import NightConfig
-from bandits.keys import SigningKey, signing_key
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
 from bandits.learners.doubly_robust import Parameters
-from bandits.promotion import CHECKS, Candidate, failures, validate
-from bandits.serving import Home
-from bandits.snapshots import latest
-from bandits.training import prepare, train
+from bandits.night import night, promotion
+from bandits.night.promotion import CHECKS, Candidate, failures, validate
+from bandits.snapshots.keys import SigningKey, signing_key
+from bandits.snapshots.loading import latest
+from bandits.training.training import prepare, train
 from bandits.types import Scope
 from tests.logs import domain, simulate
 

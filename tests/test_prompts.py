@@ -8,13 +8,13 @@ from contextlib import closing
 
 import pytest
 
-from bandits import privacy
 from bandits.config import parse_config
 from bandits.errors import RecordError
-from bandits.people import People
-from bandits.prompts import Prompts, keep
-from bandits.serving import Home
-from bandits.testing import sample_decision
+from bandits.home import Home
+from bandits.privacy import erasing as privacy
+from bandits.privacy.people import People
+from bandits.privacy.prompts import Prompts, keep
+from bandits.testing.ports import sample_decision
 from bandits.types import Scope
 
 ARMS = [{"name": name, "model": name, "usd_per_request": 1e-4} for name in ("small", "large")]

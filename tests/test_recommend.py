@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bandits.counterfactual import Log
 from bandits.monitoring.recommend import Fall, Figures, look, recommend
 from bandits.monitoring.trend import DAY, Trend
 from bandits.types import Scope
+from bandits.what_if.counterfactual import Log
 from tests.logs import domain, simulate
 
 SCOPE = Scope("acme", "main", "routing")
@@ -75,7 +75,7 @@ class TestLook:
 
     def test_an_arm_that_the_budget_never_allows_is_told_with_the_budget_that_does(self):
         """At that budget exploring it costs a tenth: the rule of budget.affordable."""
-        from bandits.budget import affordable
+        from bandits.money.budget import affordable
 
         log = simulate(500, 1, probabilities=(0.5, 0.5, 0.0))
         small = domain(1e-5, floor=0.3)

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits.errors import PilotageError, RecordError, UnreadableRowError
-from bandits.record import SqlRecord
-from bandits.record_memory import MemoryRecord
-from bandits.record_sqlite import Sqlite
-from bandits.record_writer import GroupWriter
-from bandits.testing import ELSEWHERE, HERE, RecordConformance, at_once, plain, sample_decision, sample_outcome
-from bandits.testing_shared import SharedRecordConformance
+from bandits.record.memory import MemoryRecord
+from bandits.record.sql import SqlRecord
+from bandits.record.sqlite import Sqlite
+from bandits.record.writer import GroupWriter
+from bandits.testing.ports import ELSEWHERE, HERE, RecordConformance, at_once, plain, sample_decision, sample_outcome
+from bandits.testing.shared import SharedRecordConformance
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -9,14 +9,16 @@ import threading
 import pytest
 
 from bandits.errors import RecordError
-from bandits.record import SqlRecord, rows
-from bandits.testing import at_once, sample_decision, sample_outcome
+from bandits.record.port import rows
+from bandits.record.sql import SqlRecord
+from bandits.testing.ports import at_once, sample_decision, sample_outcome
 
 FULL = """
 import resource, sys, threading
 from bandits.errors import RecordError
-from bandits.record import SqlRecord, rows
-from bandits.testing import sample_decision
+from bandits.record.sql import SqlRecord
+from bandits.record.port import rows
+from bandits.testing.ports import sample_decision
 
 record, told, refused = SqlRecord(sys.argv[1]), {}, []
 record.append(sample_decision("first"))

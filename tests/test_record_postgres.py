@@ -13,17 +13,17 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bandits import record_postgres
 from bandits.config import load_config
 from bandits.errors import ConfigError, RecordError, UnreadableRowError
-from bandits.record import BUSY_S, SqlRecord
-from bandits.record_memory import MemoryRecord
-from bandits.record_postgres import STALLED_S, Postgres
-from bandits.record_tables import TABLES
-from bandits.serving import Home
-from bandits.testing import RecordConformance, plain, sample_decision, sample_outcome
-from bandits.testing_shared import SharedRecordConformance
-from bandits.warehouse import load
+from bandits.home import Home
+from bandits.record import postgres as record_postgres
+from bandits.record.memory import MemoryRecord
+from bandits.record.postgres import STALLED_S, Postgres
+from bandits.record.sql import BUSY_S, SqlRecord
+from bandits.record.tables import TABLES
+from bandits.testing.ports import RecordConformance, plain, sample_decision, sample_outcome
+from bandits.testing.shared import SharedRecordConformance
+from bandits.warehouse.loading import load
 from benchmarks.record import main, measure
 from tests.test_record import appended, decisions, outcomes
 

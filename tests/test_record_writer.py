@@ -14,8 +14,8 @@ from itertools import count
 import pytest
 
 from bandits.errors import RecordError
-from bandits.record_writer import GroupWriter
-from bandits.testing import at_once
+from bandits.record.writer import GroupWriter
+from bandits.testing.ports import at_once
 
 
 def numbered():
@@ -157,7 +157,7 @@ def test_a_caller_who_is_interrupted_while_it_waits_strands_nobody(interrupting)
 STORM = """
 import random, signal, sys, threading
 from itertools import count
-from bandits.record_writer import GroupWriter
+from bandits.record.writer import GroupWriter
 
 class Interrupted(BaseException): pass
 def interrupt(*_):

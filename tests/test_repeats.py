@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandits.record_memory import MemoryRecord
-from bandits.repeats import news
-from bandits.testing import at_once, sample_decision, sample_outcome
+from bandits.record.memory import MemoryRecord
+from bandits.record.repeats import news
+from bandits.testing.ports import at_once, sample_decision, sample_outcome
 from bandits.types import Outcome
 
 

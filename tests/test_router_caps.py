@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from bandits.caps import HOLD_S, NANO, nano
-from bandits.config import CapsConfig
 from bandits.errors import BudgetExhaustedError, DuplicateDecisionError
-from bandits.ledger import Ledger
-from bandits.record_memory import MemoryRecord
+from bandits.money.caps import HOLD_S, NANO, nano
+from bandits.money.ledger import Ledger
+from bandits.record.memory import MemoryRecord
 from bandits.router import Router
+from bandits.settings.caps import CapsConfig
 from bandits.types import Outcome, Scope
 from tests.logs import PRICES, domain
 

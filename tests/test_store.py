@@ -12,13 +12,14 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from nacl.signing import VerifyKey
 
-from bandits import snapshots
 from bandits.errors import SnapshotError
-from bandits.keys import SigningKey
 from bandits.policy import FrozenPolicy
-from bandits.snapshot_reader import SnapshotReader
-from bandits.snapshots import ARRAYS, MANIFEST, SIGNATURE, list_versions, load
-from bandits.store import LocalStore, RemoteStore, WrongSizeError, open_store
+from bandits.snapshots import loading, publishing
+from bandits.snapshots.keys import SigningKey
+from bandits.snapshots.loading import list_versions, load
+from bandits.snapshots.manifest import ARRAYS, MANIFEST, SIGNATURE
+from bandits.snapshots.reader import SnapshotReader
+from bandits.snapshots.store import LocalStore, RemoteStore, WrongSizeError, open_store
 from bandits.types import Scope
 
 SCOPE = Scope("demo", "main", "model_routing")
@@ -49,7 +50,7 @@ def frozen(value: float) -> FrozenPolicy:
 
 def publish(root, value: float = 0.5, **changes):
     given = {"position": 1, "parent": None, "evidence": {}, "created": 1_000.0, "expires": 2_000.0} | changes
-    return snapshots.publish(root, SCOPE, frozen(value), key=KEY, **given)
+    return publishing.publish(root, SCOPE, frozen(value), key=KEY, **given)
 
 
 def value(root, version: str = "latest") -> float:
@@ -107,7 +108,7 @@ class TestContract:
 
 
 class TestSnapshots:
-    """What snapshots.py promises, wherever they lie."""
+    """What snapshots/ promises, wherever they lie."""
 
     def test_what_is_published_comes_back(self, root):
         """The newest, an older one, the list of all; and the reader swaps."""
@@ -224,7 +225,7 @@ class TestRemote:
         monkeypatch.setattr(MemoryFileSystem, "pipe_file", overwrite)
 
         assert publish(remote, 0.4).version == "000002"
-        assert snapshots.latest(remote, SCOPE) == "000002"
+        assert loading.latest(remote, SCOPE) == "000002"
 
     def test_a_store_that_fails_leaves_the_last_good_serving(self, remote, monkeypatch):
         """Listing or reading: the reader tells why, and goes on when the store does."""

@@ -11,8 +11,8 @@ from bandits.config import NightConfig
 from bandits.errors import NotEnoughDataError
 from bandits.learners.doubly_robust import Parameters
 from bandits.learners.frozen import thaw
-from bandits.snapshots import content_hash
-from bandits.training import prepare, train
+from bandits.snapshots.manifest import content_hash
+from bandits.training.training import prepare, train
 from tests.logs import PRICES, domain, simulate, truth
 
 BUDGET = 1.5e-3

@@ -14,13 +14,13 @@ import duckdb
 import numpy as np
 import pytest
 
-from bandits import warehouse
 from bandits.errors import WarehouseError
-from bandits.record import SqlRecord
-from bandits.record_memory import MemoryRecord
+from bandits.record.memory import MemoryRecord
+from bandits.record.sql import SqlRecord
 from bandits.rewards import feedback
-from bandits.testing import HERE, sample_decision, sample_outcome
-from bandits.warehouse import Loaded, load, opened, read_feedback, read_runs, write_run
+from bandits.testing.ports import HERE, sample_decision, sample_outcome
+from bandits.warehouse import loading as warehouse
+from bandits.warehouse.loading import Loaded, load, opened, read_feedback, read_runs, write_run
 from tests.logs import same, sampled_domain
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -149,8 +149,8 @@ class TestLoad:
             loader = (
                 "import sys\n"
                 "from pathlib import Path\n"
-                "from bandits.record import SqlRecord\n"
-                "from bandits.warehouse import load\n"
+                "from bandits.record.sql import SqlRecord\n"
+                "from bandits.warehouse.loading import load\n"
                 "class Told(SqlRecord):\n"
                 "    def read(self, after=0, limit=10_000):\n"
                 "        print(after, flush=True)\n"

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits import warehouse_feedback
 from bandits.errors import ContextError, WarehouseError
-from bandits.record import rows
-from bandits.record_memory import MemoryRecord
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
 from bandits.rewards import feedback
-from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
+from bandits.testing.ports import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import JUDGE, SIGNALS, Outcome, Slot
-from bandits.warehouse import feedback_batches, load, read_feedback
+from bandits.warehouse import feedback as warehouse_feedback
+from bandits.warehouse.loading import feedback_batches, load, read_feedback
 from tests.logs import same, sampled_domain
 
 NOW = 1_790_000_500.0

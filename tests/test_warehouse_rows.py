@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from bandits.errors import WarehouseError
-from bandits.record import SqlRecord
-from bandits.record_columns import spans
-from bandits.record_memory import MemoryRecord
-from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
+from bandits.record.columns import spans
+from bandits.record.memory import MemoryRecord
+from bandits.record.sql import SqlRecord
+from bandits.testing.ports import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import Slot
-from bandits.warehouse import Loaded, load, opened
+from bandits.warehouse.loading import Loaded, load, opened
 from benchmarks import load as benchmark
 
 BAD_DECISIONS = {  # what a row of the record must not hold: column -> values
@@ -254,8 +254,8 @@ class TestFullDisk:
             child = (
                 "import resource, signal, sys\n"
                 "from pathlib import Path\n"
-                "from bandits.record import SqlRecord\n"
-                "from bandits.warehouse import load\n"
+                "from bandits.record.sql import SqlRecord\n"
+                "from bandits.warehouse.loading import load\n"
                 "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
                 "record = SqlRecord(sys.argv[1])\n"
                 "record.head()\n"

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from bandits.config import Config
 from bandits.errors import RolloutError
-from bandits.keys import trusted_keys
 from bandits.rollout.evidence import Evidence
 from bandits.rollout.orders import OrderBook
 from bandits.rollout.watching import render
+from bandits.snapshots.keys import trusted_keys
 from bandits.types import Scope
 
 if TYPE_CHECKING:
-    from bandits.serving import Home
+    from bandits.home import Home
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from bandits.features import Request, Turn, context, text_context, width
+from bandits.home import Home
 from bandits.ids import bare
 from bandits.learners.cost import CostModel
 from bandits.learners.linear_policy import LinearPolicy, PriceCurve
 from bandits.learners.scaling import Scaler
-from bandits.reward_settings import RewardConfig
 from bandits.rewards import reward
-from bandits.serving import Home
+from bandits.settings.reward import RewardConfig
 from bot.words import decision_of
 from gateway.adapter import Ask, Piece
 from gateway.replay import Recording, Replay
@@ -314,7 +314,8 @@ import json, sys
 import numpy as np
 from bandits.config import home, load_config
 from bandits.features import text_context
-from bandits.serving import Home, Server
+from bandits.home import Home
+from bandits.serving import Server
 from bandits.types import Scope
 place, asked = Home(home()), json.load(sys.stdin)
 with place.open_record() as record:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from bandits.config import load_config
-from bandits.keys import trusted_keys
 from bandits.serving import Server
-from bandits.snapshots import load
+from bandits.snapshots.keys import trusted_keys
+from bandits.snapshots.loading import load
 from bandits.types import Outcome, Scope
-from bandits.warehouse import read_runs
+from bandits.warehouse.loading import read_runs
 from tests.flows.conftest import asked, ended, pilotage, wait_for
 
 ROOT = Path(__file__).parents[2]

@@ -8,9 +8,9 @@ import threading
 import pytest
 
 from bandits.errors import UnavailableError
-from bandits.gateway_settings import GatewayConfig
-from bandits.reward_settings import RewardConfig
 from bandits.rewards import cost, reward
+from bandits.settings.gateway import GatewayConfig
+from bandits.settings.reward import RewardConfig
 from bandits.types import Outcome
 from gateway.adapter import Ask, GatewayError
 from gateway.answer import UnansweredError

@@ -14,16 +14,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits.caps import NANO
-from bandits.catalogue import ProviderConfig
-from bandits.config import CapsConfig, Config
-from bandits.judge_settings import JudgeConfig
-from bandits.ledger import Ledger
-from bandits.record import SqlRecord, rows
-from bandits.record_memory import MemoryRecord
+from bandits.config import Config
+from bandits.day.teaching import Teaching, chance_of, key_of
+from bandits.money.caps import NANO
+from bandits.money.ledger import Ledger
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
+from bandits.record.sql import SqlRecord
 from bandits.rewards import cost, feedback, telling
 from bandits.router import Router
-from bandits.teaching import Teaching, chance_of, key_of
+from bandits.settings.caps import CapsConfig
+from bandits.settings.catalogue import ProviderConfig
+from bandits.settings.judge import JudgeConfig
 from bandits.types import JUDGE, Outcome, Scope
 from gateway.adapter import Ask
 from gateway.judge import Judge, Judges

@@ -11,10 +11,10 @@ import pytest
 from nacl.signing import VerifyKey
 
 from bandits.errors import RolloutError
-from bandits.keys import SigningKey
 from bandits.rollout.machine import Order, first
 from bandits.rollout.orders import LEASE_S, Lease, OrderBook, decode, encode
-from bandits.rollout.settings import RolloutConfig
+from bandits.settings.rollout import RolloutConfig
+from bandits.snapshots.keys import SigningKey
 from tests.rollout.world import SCOPE, World
 
 STRANGER = SigningKey(bytes(32))

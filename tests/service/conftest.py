@@ -18,11 +18,10 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from bandits import snapshots
 from bandits.config import Config, parse_config
-from bandits.keys import signing_key
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
-from bandits.serving import Home
+from bandits.snapshots.keys import signing_key
 from bandits.types import Scope
 from service.app import create_app
 from service.keys import make_key
@@ -168,7 +167,7 @@ def publish(home) -> Callable[..., str]:
         values = np.array([float(name == arm) for name in ARMS])
         policy = ContextFree("fixed", ARMS, "text-1", values, np.full(3, 1e-4), 1e-3, 0.02)
         now, key = time.time(), signing_key(home.root)
-        manifest = snapshots.publish(
+        manifest = publishing.publish(
             to.snapshots,
             Scope.parse(scope),
             policy.freeze(),

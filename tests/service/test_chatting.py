@@ -68,7 +68,7 @@ def configured(servers: dict[str, FaultServer], **more: object) -> Config:
 @pytest.fixture(scope="module")
 def door(tmp_path_factory) -> Iterator[tuple]:
     """A service over two models, and the official client."""
-    from bandits.serving import Home
+    from bandits.home import Home
     from tests.service.conftest import serving
 
     home = Home(tmp_path_factory.mktemp("door") / "home")
