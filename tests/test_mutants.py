@@ -18,12 +18,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TARGETS = {
-    "bandits/night/gates.py": ("test_gates.py", "test_evaluation_input.py"),
-    "bandits/night/judging.py": ("test_judging.py",),
-    "bandits/experiments/srm.py": ("test_experiments.py",),
-    "bandits/experiments/ab.py": ("test_experiments.py",),
-    "bandits/monitoring/ecusum.py": ("test_monitoring.py",),
-    "bandits/evaluation/sequences.py": ("test_intervals.py", "test_evaluation_input.py"),
+    "bandits/night/gates.py": ("night/test_gates.py", "evaluation/test_input.py"),
+    "bandits/night/judging.py": ("night/test_judging.py",),
+    "bandits/experiments/srm.py": ("experiments/test_experiments.py",),
+    "bandits/experiments/ab.py": ("experiments/test_experiments.py",),
+    "bandits/monitoring/ecusum.py": ("monitoring/test_monitoring.py",),
+    "bandits/evaluation/sequences.py": ("evaluation/test_intervals.py", "evaluation/test_input.py"),
 }
 PROFILE = """
 from hypothesis import HealthCheck, settings

@@ -1,6 +1,6 @@
 """Conformance suites: the contract of a port as a pytest class.
 
-A backend passes when a subclass that gives the fixture passes, as tests/test_record.py does.
+A backend passes when a subclass that gives the fixture passes, as tests/record/test_record.py does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The contract of a record that several processes share, as a pytest class: no row is lost, passed by, or moved.
 
-A backend passes when a subclass that gives the fixtures passes, as tests/test_record.py does.
+A backend passes when a subclass that gives the fixtures passes, as tests/record/test_record.py does.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from bandits.types import Scope
 from bandits.warehouse.loading import load
 from flows.train import on_cluster
 from tests.flows.conftest import ROOT
-from tests.test_fold import entries
+from tests.training.rounds import entries
 
 distributed = pytest.importorskip("distributed")
 pytest.importorskip("prefect_dask")

@@ -14,7 +14,7 @@ from bandits.scheduled.nights import publish
 from bandits.snapshots.loading import latest
 from bandits.types import Outcome
 from bandits.warehouse.loading import load, read_feedback
-from tests.test_privacy import CONFIG, HERE, NOW
+from tests.privacy.test_erasing import CONFIG, HERE, NOW
 
 
 def test_a_night_that_an_erasure_overtakes_keeps_what_serves(tmp_path):

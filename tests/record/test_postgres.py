@@ -25,7 +25,7 @@ from bandits.testing.ports import RecordConformance, plain, sample_decision, sam
 from bandits.testing.shared import SharedRecordConformance
 from bandits.warehouse.loading import load
 from benchmarks.record import main, measure
-from tests.test_record import appended, decisions, outcomes
+from tests.record.test_record import appended, decisions, outcomes
 
 _schemas = (f"own_{number}" for number in itertools.count(1))
 
@@ -191,7 +191,7 @@ def test_a_home_may_have_its_record_on_a_server(tmp_path, monkeypatch, postgres,
     monkeypatch.setenv("PILOTAGE_CONFIG", str(tmp_path / "pilotage.toml"))
     monkeypatch.delenv("PILOTAGE_RECORD", raising=False)
     assert Home.here().record_file == tmp_path / "home" / "record.db"
-    shipped = (Path(__file__).parents[1] / "pilotage.toml").read_text(encoding="utf-8")
+    shipped = (Path(__file__).parents[2] / "pilotage.toml").read_text(encoding="utf-8")
     (tmp_path / "pilotage.toml").write_text(f'{shipped}\n[record]\nurl = "{postgres_url}"\n', encoding="utf-8")
     place = Home.here()
     with place.open_record() as record:

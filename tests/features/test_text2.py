@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bandits.errors import ConfigError, ContextError
 from bandits.features import GROUPS, NAMES, Asker, Request, Turn, context, names, text_context, width, without
 
-GOLDEN = Path(__file__).parent / "golden" / "text-2.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "text-2.json"
 DAY, HOUR = 86_400.0, 3_600.0
 QUESTION = (
     "The planet that contains many ecosystems is sequentially fifth, first, third or fourth from the centre of its "

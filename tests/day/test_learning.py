@@ -11,83 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits.config import NightConfig
-from bandits.day import learning as module
-from bandits.day.checkpoint import load, save
 from bandits.day.learning import PRIOR, Guarded, Learning
 from bandits.explaining.replay import Policies, verify
 from bandits.explaining.why import explain
 from bandits.learners.baselines import ContextFree
-from bandits.learners.linear_policy import LinearPolicy
-from bandits.night import night
-from bandits.record.memory import MemoryRecord
 from bandits.record.port import Row
 from bandits.record.sql import SqlRecord
-from bandits.router import Router
 from bandits.served import Serving, first_policy
-from bandits.settings.reward import RewardConfig
-from bandits.types import Decision, Outcome, Scope, Slot
-from tests.logs import ARMS, domain, simulate, truth
-
-SCOPE, OTHER = Scope("acme", "main", "model_routing"), Scope("rival", "main", "model_routing")
-DEAR = 2
-GRID = np.random.default_rng(9).normal(size=(40, 2)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def policy() -> LinearPolicy:
-    """What a night learned; without a budget to keep, it plays the dear arm most."""
-    return night.learn(simulate(1500, 1), domain(1.0), NightConfig(trials=1)).trained.policy
-
-
-class Days:
-    """A router, and people who answer it: arm `broken` earns .5 less."""
-
-    def __init__(self, policy, record=None, mode="watch", seed=0, version="000001", **kwargs):
-        self.record = MemoryRecord() if record is None else record
-        self.now, self.rng = 0.0, np.random.default_rng([seed, 1])
-        self.domain = domain(1.0, between_nights=mode)
-        serving = Serving(policy, version) if policy is not None else None
-        rng = np.random.default_rng([seed, 0])
-        self.router = Router(SCOPE, self.domain, self.record, rng, lambda: self.now, serving=serving, **kwargs)
-
-    def ask(self, user=""):
-        self.now += 1.0
-        return self.router.decide(self.rng.normal(size=2).astype(np.float32), user)
-
-    def answer(self, decision, broken=None):
-        reward = truth(decision.context[None])[0, decision.action] + self.rng.normal(0.0, 0.05)
-        reward = float(np.clip(reward - 0.5 * (decision.action == broken), 0.0, 1.0))
-        self.router.report(Outcome(decision.id, self.now, SCOPE, quality=reward, cost_usd=1e-4))
-
-    def serve(self, n, broken=None):
-        made = []
-        for _ in range(n):
-            made.append(self.ask())
-            self.answer(made[-1], broken)
-            self.router.catch_up()
-        return made
-
-
-def fold(record, policy, mode="watch", until=None, start=0, reward=None):
-    """The fold from the definition: all rows, in order."""
-    config = domain(1.0, between_nights=mode, **({} if reward is None else {"reward": reward}))
-    learning = Learning(SCOPE, config, policy, "000001", start)
-    learning.follow(record, record.head() if until is None else until)
-    return learning
-
-
-def plain(learning):
-    """Every bit of a fold."""
-    watch = learning.watch
-    arrays = (learning.means, learning.counts, watch.draws, watch.usual, watch.quarantined)
-    held = [(id_, h.action, h.time, h.context.tobytes(), h.outcomes) for id_, h in learning.waiting.items()]
-    return (learning.position, learning.since, watch.wealth, held, *(a.tobytes() for a in arrays))
-
-
-def rows(policy):
-    """What a policy would do in 40 contexts, bit by bit."""
-    return policy.probabilities(GRID, np.ones((40, 3), np.bool_)).tobytes()
+from bandits.types import Decision, Outcome
+from tests.day.days import DEAR, GRID, SCOPE, Days, decision, fold, plain, rows
+from tests.logs import ARMS, domain, truth
 
 
 def test_a_broken_arm_is_quarantined_probed_exactly_and_taken_back(policy):
@@ -194,9 +127,9 @@ def test_what_is_ahead_of_the_position_is_not_learned(policy):
     """Own outcomes count when the router reaches them, as for everybody; the decision says up to where."""
     days = Days(policy, mode="learn")
     made = [days.ask() for _ in range(5)]
-    for decision in made:
-        days.answer(decision)
-    assert [decision.seen for decision in made] == [0] * 5
+    for one in made:
+        days.answer(one)
+    assert [one.seen for one in made] == [0] * 5
     assert days.router._learning.counts.sum() == 0
 
     days.router.catch_up()
@@ -227,161 +160,6 @@ def test_a_swap_starts_anew_behind_the_position_of_the_snapshot(policy):
     days.router.swap(Serving(policy, "000003", position=10_000))
     assert {decision.seen for decision in days.serve(5)} == {0}
     assert days.router._learning.counts.sum() == 0
-
-
-STEPS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 6), st.floats(0.0, 1.0)), max_size=25)
-
-
-@settings(deadline=None, max_examples=40)
-@given(steps=STEPS, cut=st.integers(0, 50), mode=st.sampled_from(["watch", "learn"]))
-def test_a_checkpoint_and_the_tail_behind_it_give_the_whole_fold(tmp_path_factory, policy, steps, cut, mode):
-    """Cut anywhere, through the file: every bit is the same."""
-    record, made = filled(steps)
-    path = tmp_path_factory.mktemp("home") / "deep" / "one.json"
-    reward = RewardConfig(weights={"quality": 1.0, "cost": 1.0}, dear_usd=1.0)
-    head = fold(record, policy, mode, min(cut, record.head()), reward=reward)
-    save(path, head, record)
-
-    again = Learning(SCOPE, head.domain, policy, "000001", 0)
-    assert load(path, again, record) is (record.head() > 0)
-    again.follow(record, record.head())
-
-    assert plain(again) == plain(fold(record, policy, mode, reward=reward))
-    assert rows(again.learned) == rows(fold(record, policy, mode, reward=reward).learned)
-    assert made >= len(again.waiting)
-
-
-def filled(steps):
-    """A record of decisions of two scopes, each answered whole, in part, later, or not at all."""
-    record, rng, made = MemoryRecord(), np.random.default_rng(0), []
-    routers = [Router(scope, domain(1.0, between_nights="still"), record, rng, lambda: 0.0) for scope in (SCOPE, OTHER)]
-    for kind, back, quality in steps:
-        if kind < 2 or not made:
-            made.append(routers[kind == 1].decide(rng.normal(size=2).astype(np.float32)))
-        else:
-            decision = made[-1 - back % len(made)]
-            part = {"quality": quality} if kind == 2 else {"cost_usd": quality}
-            routers[0]._record.append(Outcome(decision.id, 1.0, decision.scope, **part))
-    return record, len(made)
-
-
-@pytest.mark.parametrize(
-    "tamper",
-    [
-        lambda path: path.write_text("{"),
-        lambda path: path.write_text(path.read_text().replace('"counts": [', '"counts": [1')),
-        lambda path: path.write_bytes(b"\xff"),
-        lambda path: path.unlink(),
-    ],
-)
-def test_a_damaged_checkpoint_is_not_used(tmp_path, policy, tamper):
-    """A digit that changed is seen by the hash."""
-    days = Days(policy, mode="learn")
-    days.serve(20)
-    path = tmp_path / "one.json"
-    days.router.keep(path)
-    fresh = Learning(SCOPE, days.domain, policy, "000001", 0)
-    assert load(path, fresh, days.record)
-    tamper(path)
-
-    fresh = Learning(SCOPE, days.domain, policy, "000001", 0)
-    assert not load(path, fresh, days.record)
-    assert fresh.position == 0
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"version": "000002"},
-        {"start": 3},
-        {"epoch": 2},
-        {"domain": domain(1.0, between_nights="watch")},
-        {"domain": domain(1.0, between_nights="learn", reward=RewardConfig(aggregate="first"))},
-    ],
-    ids=["version", "start", "epoch", "mode", "reward"],
-)
-def test_a_checkpoint_of_something_else_is_not_used(tmp_path, policy, other):
-    """Of another policy, epoch or configuration."""
-    days = Days(policy, mode="learn")
-    days.serve(20)
-    path = tmp_path / "one.json"
-    days.router.keep(path)
-    named = {"scope": SCOPE, "domain": days.domain, "policy": policy, "version": "000001", "start": 0}
-
-    assert load(path, Learning(**named), days.record)
-    assert not load(path, Learning(**named | other), days.record)
-    assert not load(path, Learning(**named), filled([(0, 0, 0.5)] * 40)[0])  # another record
-
-
-def decision(id_="d", time=0.0, **fields):
-    p = np.array([0.5, 0.25, 0.25])
-    given = {"arms": ARMS, "schema": "vector-2", "excluded": {}, "policy": "000001"}
-    return Decision(
-        id=id_, time=time, scope=SCOPE, context=np.zeros(2, np.float32), probabilities=p, action=0, propensity=0.5,
-        **given | fields,
-    )  # fmt: skip
-
-
-def heard(policy, *entries, **reward):
-    """How often the arm of `decision` was learned from, and the mean of its rewards less the estimate."""
-    learning = Learning(SCOPE, domain(1.0, reward=RewardConfig(**reward)), policy, "000001", 0)
-    learning.fold([Row(i, entry) for i, entry in enumerate(entries, start=1)])
-    return learning
-
-
-def test_an_outcome_is_learned_once_when_the_reward_is_first_known(policy):
-    """Not at the cost alone; not again when it is corrected."""
-    d = decision()
-    cost, quality = Outcome("d", 1.0, SCOPE, cost_usd=0.1), Outcome("d", 2.0, SCOPE, quality=1.0)
-
-    assert heard(policy, d, cost).counts.sum() == 0
-    once = heard(policy, d, cost, quality)
-    assert once.counts.tolist() == [1, 0, 0]
-    assert plain(heard(policy, d, cost, quality, Outcome("d", 3.0, SCOPE, quality=0.0)))[2:] == plain(once)[2:]
-    estimate = policy.scores(d.context[None]).q_hat[0, 0]
-    assert once.means[0] == 1.0 - estimate
-
-
-@pytest.mark.parametrize(
-    "skipped",
-    [
-        {"forced": True},
-        {"slot": Slot.SHADOW},
-        {"schema": "vector-3"},
-        {"arms": ("cheap", "middle", "other")},
-    ],
-    ids=["forced", "shadow", "schema", "arms"],
-)
-def test_what_tells_nothing_of_these_arms_is_skipped(policy, skipped):
-    """Forced and shadow decisions; other features, other arms."""
-    assert heard(policy, decision(**skipped), Outcome("d", 1.0, SCOPE, quality=1.0)).counts.sum() == 0
-
-
-def test_a_window_that_closed_is_left_to_the_night(policy):
-    """The outcome came too late, or its decision was let go of."""
-    late = Outcome("d", 99.0, SCOPE, quality=1.0)
-    learning = heard(policy, decision(), decision("e", time=100.0), late, window_s=50.0)
-
-    assert learning.counts.sum() == 0
-    assert list(learning.waiting) == ["e"]
-
-
-def test_where_silence_has_a_worth_good_news_waits_for_it(policy):
-    """Answered and silent decisions are learned together when their windows close, so that neither biases."""
-    entries = [decision("a"), decision("b"), Outcome("a", 1.0, SCOPE, quality=1.0)]
-
-    assert heard(policy, *entries, default=0.0, window_s=50.0).counts.sum() == 0
-    closed = heard(policy, *entries, decision("c", time=60.0), default=0.0, window_s=50.0)
-    assert closed.counts.tolist() == [2, 0, 0]
-    estimate = policy.scores(np.zeros((1, 2), np.float32)).q_hat[0, 0]
-    assert closed.means[0] == pytest.approx(0.5 - estimate)
-
-
-def test_no_more_decisions_wait_than_stated(policy, monkeypatch):
-    """The oldest is let go of."""
-    monkeypatch.setattr(module, "WAITING", 3)
-
-    assert list(heard(policy, *[decision(str(i)) for i in range(5)]).waiting) == ["2", "3", "4"]
 
 
 def test_the_level_of_an_arm_is_its_mean_error_shrunk_toward_the_snapshot(policy):

@@ -12,7 +12,7 @@ from bandits.evaluation.intervals import betting, normal
 from bandits.evaluation.moments import Moments, moments
 from bandits.evaluation.report import evaluate, model_only, table
 from bandits.evaluation.weights import support
-from tests.test_evaluation import cases, drawn, heavy, ips_scores, log
+from tests.evaluation.test_evaluation import cases, drawn, heavy, ips_scores, log
 
 QUICK = settings(max_examples=60, deadline=None)
 

@@ -18,7 +18,7 @@ from bandits.settings.reward import RewardConfig
 from bandits.types import Decision, Outcome, Scope
 from bandits.warehouse.joining import Came
 from bandits.warehouse.loading import load
-from tests.test_experiments_path import DAY, SCOPE, START, TRIAL, domain
+from tests.experiments.test_path import DAY, SCOPE, START, TRIAL, domain
 
 NOW = START + 30 * DAY
 

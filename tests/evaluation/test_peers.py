@@ -13,7 +13,7 @@ from bandits.evaluation.moments import moments
 from bandits.types import LoggedFeedback
 from tests.golden.make_obp import CASES, TAUS, feedback
 
-RECORDED = json.loads((Path(__file__).parent / "golden/obp.json").read_text())
+RECORDED = json.loads((Path(__file__).parents[1] / "golden/obp.json").read_text())
 ESTIMATORS = {
     "ips": lambda log, target, q_hat: ips.scores(log, target),
     "snips": lambda log, target, q_hat: snips.scores(log, target),

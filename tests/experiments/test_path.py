@@ -181,7 +181,7 @@ class TestServing:
         """By the hash alone: not by the order of users, the seed of draws, or Python's own hash."""
         known = domain({"trial": TRIAL})
         code = (
-            "import json, sys; sys.path.insert(0, '.'); from tests.test_experiments_path import *; "
+            "import json, sys; sys.path.insert(0, '.'); from tests.experiments.test_path import *; "
             "print(json.dumps([d.policy for d in served(domain({'trial': TRIAL}), USERS[:50][::-1], seed=5)[0]]))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -196,7 +196,7 @@ print("done", flush=True)
 
 def spender(url: str, journal: Path, seed: int, most: int) -> subprocess.Popen[str]:
     arguments = [sys.executable, "-c", SPENDER, url, str(journal), str(seed), repr(NOW), str(most)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
 
 
 def race(url: str, journal: Path, kills: int, most: int) -> int:

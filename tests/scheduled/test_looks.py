@@ -19,7 +19,7 @@ from bandits.snapshots.keys import signing_key
 from bandits.types import Decision, Outcome, Scope
 from bandits.warehouse.loading import read_runs
 from tests.logs import ARMS, PRICES, domain, simulate
-from tests.test_fold import entries
+from tests.training.rounds import entries
 
 SCOPE = Scope("acme", "main", "own")
 DAY = 86_400.0

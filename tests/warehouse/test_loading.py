@@ -23,7 +23,7 @@ from bandits.warehouse import loading as warehouse
 from bandits.warehouse.loading import Loaded, load, opened, read_feedback, read_runs, write_run
 from tests.logs import same, sampled_domain
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 NOW = 1_790_000_500.0
 RUN = {"id": "run-1", "scope": "acme/main/model_routing", "time": 7.5, "verdict": "hold", "report": {"n": [1, None]}}
 

@@ -14,122 +14,21 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from bandits.errors import NotEnoughDataError, ShapeError
-from bandits.learners import doubly_robust
-from bandits.learners.cost import CostModel, fit_cost
-from bandits.learners.doubly_robust import FOLDS, Events, Parameters
-from bandits.learners.grid import limbs
-from bandits.learners.lift import Lift
+from bandits.learners.doubly_robust import FOLDS, Parameters
 from bandits.learners.passes import (
     Contexts,
-    Corrections,
-    Prices,
     Rewards,
-    corrected,
-    grams_of,
-    reward_models,
     scaler_of,
 )
-from bandits.learners.slab import DAY_S, Slab, folds_of
-from bandits.learners.sums import Sums, faded, merged
+from bandits.learners.slab import DAY_S, Slab
+from bandits.learners.sums import faded, merged
 from bandits.record.memory import MemoryRecord
 from bandits.snapshots.manifest import content_hash
-from bandits.training.fold import Fold, Held, Logged, Spooled, fold, forget, load_days, parts_of, save_days, spool
+from bandits.training.fold import Fold, Logged, Spooled, fold, forget, load_days, parts_of, save_days, spool
 from bandits.training.training import prepare, train, train_log, train_parts
-from bandits.types import Decision, Outcome, Scope
 from bandits.warehouse.loading import load
-from tests.logs import domain, simulate
-
-SCOPE = Scope("acme", "main", "model_routing")
-DOMAIN = domain(1.5e-3)
-N = 240
-
-
-def slab_of(n: int, seed: int, days: int = 5) -> Slab:
-    """n events over some days, a few of unknown cost."""
-    log = simulate(n, seed)
-    rng = np.random.default_rng(seed)
-    costs = np.where(rng.random(n) < 0.1, np.nan, log.costs)
-    return Slab.of(replace(log, costs=costs, times=rng.uniform(0.0, days * DAY_S, n)))
-
-
-def same(one: Sums, other: Sums) -> bool:
-    return one.arrays.keys() == other.arrays.keys() and all(
-        array.tobytes() == other[name].tobytes() for name, array in one.arrays.items()
-    )
-
-
-def test_sums_that_are_not_on_the_grid_depend_on_the_partition():
-    """The negative control: dollars as they came."""
-    costs = slab_of(4000, 0).costs
-    costs = costs[np.isfinite(costs)]
-
-    assert costs.sum() != sum(costs.tolist())
-    assert limbs(costs).sum(axis=0).tobytes() == sum(limbs(costs)).tobytes()
-    assert limbs(costs).sum() == pytest.approx(costs.sum(), rel=1e-14)
-
-
-@pytest.mark.parametrize("features", ["scaler", "lift"])
-def test_the_features_of_an_event_do_not_depend_on_its_company(features):
-    """Alone, or among any others: so a partition cannot be seen in them."""
-    contexts = np.random.default_rng(0).normal(size=(1500, 64)).astype(np.float32)
-    sums = Contexts(1)(replace(slab_of(1500, 0), contexts=contexts, actions=np.zeros(1500, np.int64)))
-    scaler = scaler_of(sums)
-    view = scaler if features == "scaler" else Lift.draw(scaler, 256, 1.0)
-
-    whole = view.features(contexts)
-
-    if isinstance(view, Lift):  # so that a product of two numbers on grids is exact, however BLAS blocks it
-        steps = view.frequencies * 2.0**24
-        assert (steps == np.round(steps)).all()
-    for rows in (slice(0, 1), slice(3, 10), slice(700, 1401), slice(1499, 1500)):
-        assert view.features(contexts[rows]).tobytes() == whole[rows].tobytes()
-
-
-def test_a_matrix_product_without_the_grid_does_depend_on_it():
-    """The negative control: why rows are multiplied one by one, or on a grid."""
-    rng = np.random.default_rng(0)
-    phi, weights = rng.normal(size=(999, 77)), rng.normal(size=(77, 3))
-
-    assert any(((phi @ weights)[i] != phi[i] @ weights).any() for i in range(999))
-
-
-def test_the_passes_give_the_doubly_robust_learner_bit_for_bit():
-    """For every fold that is left out, and for none: corrections folded once are those that `fit` computes for each."""
-    slab = slab_of(1500, 3)
-    scaler = scaler_of(Contexts(3)(slab))
-    phi = scaler.features(slab.contexts)
-    events = Events(phi, slab.actions, slab.targets, slab.propensities, slab.folds.astype(np.int64), 3)
-    grams = grams_of(Rewards(scaler, 3)(slab))
-    sums = Corrections(scaler, reward_models(grams, Parameters()))(slab)
-
-    weights = corrected(grams, sums, Parameters())
-
-    folded = doubly_robust.grams(events)
-    for fold_ in range(FOLDS):
-        assert weights[fold_].tobytes() == doubly_robust.fit(events, folded, Parameters(), without=fold_).tobytes()
-    assert weights[FOLDS].tobytes() == doubly_robust.fit(events, folded, Parameters()).tobytes()
-
-
-def test_the_price_model_is_the_same_from_passes():
-    """Gram matrices of known costs by taking away the unknown ones, and the scale in a pass of its own."""
-    slab, catalogue = slab_of(1500, 4), np.array([1e-4, 1e-3, 1e-2])
-    scaler = scaler_of(Contexts(3)(slab))
-    prepared = prepare(replace(simulate(1500, 4), costs=slab.costs), DOMAIN, 200)
-
-    straight = fit_cost(scaler.features(slab.contexts), slab.actions, slab.costs, catalogue)
-
-    assert prepared.cost.weights.tobytes() == straight.weights.tobytes()
-    assert prepared.cost.scale.tobytes() == straight.scale.tobytes()
-
-
-def test_folds_of_many_ids_are_those_of_each():
-    ids = tuple(f"décision-{i}" for i in range(500))
-
-    assert folds_of(ids).tolist() == [doubly_robust.fold_of(id_) for id_ in ids]
-
-
-def in_parts(slab: Slab, cuts: list[int]) -> list[Held]:
-    return [Held(slab.where(rows)) for rows in np.split(np.arange(len(slab)), cuts)]
+from tests.logs import simulate
+from tests.training.rounds import DOMAIN, SCOPE, entries, in_parts, same, slab_of
 
 
 @pytest.mark.parametrize("half_life", [0.5, 2.0, 30.0])
@@ -186,24 +85,6 @@ def test_with_a_half_life_the_policy_follows_a_world_that_turned():
     assert mean(None)[0] < mean(None)[2]
 
 
-def test_permuting_arms_permutes_sums_and_weights():
-    """No arm is special in any pass."""
-    slab, turn = slab_of(800, 7), np.array([2, 0, 1])
-    turned = replace(slab, actions=turn[slab.actions])
-    scaler = scaler_of(Contexts(3)(slab))
-    one, other = (Rewards(scaler, 3)(s) for s in (slab, turned))
-
-    assert (other["gram"][:, turn] == one["gram"]).all()
-    models = reward_models(grams_of(one), Parameters())
-    straight, permuted = Corrections(scaler, models)(slab), Corrections(scaler, models[:, :, [1, 2, 0]])(turned)
-    assert (permuted["moment"][:, turn] == straight["moment"]).all()
-    np.testing.assert_allclose(
-        corrected(grams_of(other), permuted, Parameters())[:, turn],
-        corrected(grams_of(one), straight, Parameters()),
-        atol=1e-9,
-    )
-
-
 def test_sums_survive_the_disk_and_a_broken_file_is_as_if_there_were_none(tmp_path):
     """Names, days, types and bits; a torn file is deleted, so that it is computed again."""
     slab = slab_of(200, 8)
@@ -240,32 +121,6 @@ def test_merging_days_is_adding_those_of_one_day():
     assert same(found[1], one + two)
     assert same(found[2], two)
     assert same(faded(found, None), one + two + two)
-
-
-def entries(n: int, scope: Scope, schema: str, arms: tuple[str, ...], start: float, days: float = 5.0):
-    """n decisions over some days, eight of nine with an outcome, as a record holds them."""
-    rounds = simulate(n, 11)
-    rng = np.random.default_rng(0)
-    contexts = np.hstack([rounds.contexts, rng.normal(size=(n, 74))]).astype(np.float32)
-    times = start + np.sort(rng.uniform(0.0, days * DAY_S, n))
-    for i, at in enumerate(times.tolist()):
-        action = int(rounds.actions[i])
-        yield Decision(
-            id=f"{i:032x}",
-            time=at,
-            scope=scope,
-            schema=schema,
-            context=contexts[i, : 2 if schema == "vector-2" else None],
-            arms=arms,
-            excluded={},
-            probabilities=rounds.probabilities[i],
-            action=action,
-            propensity=float(rounds.probabilities[i, action]),
-            policy="explore",
-        )
-        if i % 9:
-            cost, quality = float(rounds.costs[i]), float(rounds.rewards[i])
-            yield Outcome(f"{i:032x}", at + 5.0, scope, quality=quality, cost_usd=cost)
 
 
 @pytest.fixture(scope="module")
@@ -416,34 +271,3 @@ def test_an_empty_part_is_no_part(log, columns, in_memory, tmp_path):
 
     assert empty.n == 0
     assert hashed(train_parts([empty, *columns], DOMAIN, 200, Parameters())) == in_memory
-
-
-def test_merged_parts_of_prices_are_those_of_the_whole():
-    """Means by exact sums, and the least and the most of any."""
-    slab = slab_of(500, 9)
-    scaler = scaler_of(Contexts(3)(slab))
-    cost = CostModel(np.random.default_rng(0).normal(0, 0.3, (3, 3)), np.array([1e-4, 1e-3, 1e-2]))
-    one = Prices(scaler, cost)
-
-    whole, parts = one(slab), Fold(in_parts(slab, [7, 300])).sums(one)
-
-    assert parts.usd.tobytes() == whole.usd.tobytes()
-    assert (parts.n, parts.low, parts.high) == (500, whole.low, whole.high)
-    np.testing.assert_allclose(whole.mean, cost.predict(scaler.features(slab.contexts)).mean(axis=0), rtol=1e-12)
-
-
-def test_collinear_features_have_a_stable_solution():
-    """Twice the same feature and a constant one share their weight instead of blowing up."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(5000, 1))
-    contexts = np.hstack([x, x, np.ones((5000, 1))]).astype(np.float32)
-    actions = rng.integers(0, 2, 5000)
-    rewards = np.clip(0.5 + 0.1 * x[:, 0], 0.0, 1.0)
-    slab = replace(slab_of(5000, 0), contexts=contexts, actions=actions, targets=np.round(rewards * 2048) / 2048)
-    gram = grams_of(Rewards(scaler_of(Contexts(2)(slab)), 2, folds=1, priced=False)(slab))[0]
-
-    weights = gram.solve(1e-3, 1e-3)
-
-    assert np.isfinite(weights).all()
-    np.testing.assert_allclose(weights[:, 0], weights[:, 1], atol=1e-6)
-    np.testing.assert_allclose(weights[:, 0] + weights[:, 1], 0.1, atol=0.01)

@@ -25,8 +25,8 @@ from bandits.record.port import rows
 from bandits.router import Router
 from bandits.types import Decision, Outcome
 from bandits.warehouse.loading import load
-from tests.test_experiments_path import DAY, SCOPE, START, TRIAL, domain
-from tests.test_experiments_units import NOW, folded, world
+from tests.experiments.test_path import DAY, SCOPE, START, TRIAL, domain
+from tests.experiments.test_units import NOW, folded, world
 
 
 def found(known, log, now=NOW, name="trial"):

@@ -24,7 +24,7 @@ from bandits.record.writer import GroupWriter
 from bandits.testing.ports import ELSEWHERE, HERE, RecordConformance, at_once, plain, sample_decision, sample_outcome
 from bandits.testing.shared import SharedRecordConformance
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 class TestMemoryRecord(RecordConformance):

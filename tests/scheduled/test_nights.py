@@ -18,71 +18,24 @@ import numpy as np
 import pytest
 
 from bandits import durable
-from bandits.config import ArmConfig, Config, NightConfig, TenantConfig
+from bandits.config import ArmConfig
 from bandits.durable import locked
 from bandits.errors import WarehouseError
 from bandits.home import Home
 from bandits.learners.frozen import thaw
-from bandits.night import changes
 from bandits.policy import served
 from bandits.record.audit import Audit
 from bandits.scheduled import nights
 from bandits.scheduled.nights import spend, spend_all
 from bandits.snapshots.keys import signing_key, trusted_keys
-from bandits.snapshots.loading import list_versions, load
+from bandits.snapshots.loading import load
 from bandits.types import Decision, Outcome, Scope
 from bandits.warehouse.loading import read_runs
-from tests.logs import ARMS, domain, simulate, truth
-from tests.test_fold import entries
+from tests.logs import ARMS, domain, truth
+from tests.scheduled.scopes import BUDGET, CONFIG, NOW, ROWS, SCOPE, START, filled, state, versions
+from tests.training.rounds import entries
 
-ROOT = Path(__file__).parents[1]
-SCOPE = Scope("acme", "main", "own")
-START = 100 * 86_400.0
-NOW = START + 10 * 86_400.0
-BUDGET = 1.5e-3
-
-
-def config_of(**settings) -> Config:
-    """One tenant, one domain of three arms, a short search."""
-    night = NightConfig(trials=3, learners=("linear",))
-    return Config(tenants={"acme": TenantConfig()}, domains={"own": domain(BUDGET, **settings)}, night=night)
-
-
-CONFIG = config_of()
-ROWS = list(entries(600, SCOPE, "vector-2", ARMS, START))  # over five days, eight of nine with a reward
-
-
-@pytest.fixture
-def home(tmp_path) -> Home:
-    """A home with 600 decisions over five days, eight of nine with a reward."""
-    return filled(Home(tmp_path / "home"), ROWS)
-
-
-def filled(home: Home, rows: list[Decision | Outcome]) -> Home:
-    """A home whose record holds these rows."""
-    with home.open_record() as record:
-        if rows:
-            record.append(*rows)
-    return home
-
-
-def state(home: Home) -> dict[str, object]:
-    """All that a night may change: snapshots, trials, audit, runs, searches."""
-    files = [path for folder in (home.snapshots, home.trials) for path in sorted(folder.rglob("*")) if path.is_file()]
-    with Audit(home.audit_url) as audit:
-        head = audit.head()
-    return {
-        "files": {str(path): path.read_bytes() for path in files},
-        "audit": head,
-        "runs": [run["id"] for run in read_runs(home.warehouse)],
-        "study": home.study.read_bytes() if home.study.exists() else b"",
-    }
-
-
-def versions(home: Home) -> list[str | None]:
-    """Every snapshot of the scope, or its fault."""
-    listed = list_versions(home.snapshots, SCOPE, trusted=trusted_keys(home.root), now=NOW)
-    return [one.fault or one.version for one in listed]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_same_night_again_changes_nothing_and_says_so(home):
@@ -377,56 +330,3 @@ def test_a_fault_of_one_scope_takes_the_night_from_no_other(tmp_path):
     assert "contexts of one schema must have one length" in found[str(other)]["reason"]
     assert found[str(SCOPE)]["verdict"] == "published"
     json.dumps(list(found.values()), allow_nan=False)
-
-
-class TestChanges:
-    """An arm whose model or price is another one is a new arm under an old name."""
-
-    @staticmethod
-    def moved(**what) -> Config:
-        own = CONFIG.domains["own"]
-        arms = tuple(arm.model_copy(update=what) if arm.name == "dear" else arm for arm in own.arms)
-        return CONFIG.model_copy(update={"domains": {"own": own.model_copy(update={"arms": arms})}})
-
-    @pytest.mark.parametrize("what", [{"model": "dear-2"}, {"usd_per_request": 5e-3}])
-    def test_it_is_sealed_and_the_arm_is_on_trial_again(self, home, what):
-        """The incumbent serves on with the arm at its share of the floor, and the audit says what changed."""
-        spend(home, CONFIG, SCOPE, NOW)
-        again = spend(home, self.moved(**what), SCOPE, NOW + 60.0)
-
-        assert (again["verdict"], again["policy"]) == ("published", "reopened")
-        policy = thaw(load(home.snapshots, SCOPE, trusted=trusted_keys(home.root), now=NOW + 60.0).frozen)
-        contexts = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
-        dear = served(policy, contexts, np.ones((500, 3), np.bool_))[:, 2]
-        assert dear == pytest.approx(np.full(500, 0.02 / 3))
-        with Audit(home.audit_url) as audit:
-            why = [row.content["why"] for row in audit.rows() if row.action == "arms"]
-        assert len(why) == 2
-        assert "own/dear changed from" in why[1]
-        assert "Arms of own that are others than before: dear" in again["markdown"]
-
-    def test_only_draws_since_the_change_count_and_what_is_left_is_a_log(self):
-        """Rounds that drew it before are gone, the others are drawn from what is left, later ones are untouched."""
-
-        log = simulate(1000, 0)
-        found = changes.since(log, {"dear": 499.0})
-        early = found.times <= 499.0
-
-        assert ((found.actions == 2) & early).sum() == 0
-        assert (found.actions == 2).sum() == (log.actions[500:] == 2).sum()
-        assert found.probabilities[early] == pytest.approx(np.tile([0.5, 0.5, 0.0], (early.sum(), 1)))
-        assert found.propensities == pytest.approx(found.probabilities[np.arange(len(found)), found.actions])
-        assert (found.probabilities[~early] == [0.4, 0.4, 0.2]).all()
-        assert changes.since(log, {}) is log
-        assert changes.since(log, {"stranger": 499.0}) is log
-
-    def test_an_arm_that_comes_or_goes_is_no_change_of_an_arm(self, tmp_path):
-        """Only what stays under its name and is another."""
-        home, key = Home(tmp_path), signing_key(tmp_path)
-        own = CONFIG.domains["own"]
-        less = CONFIG.model_copy(update={"domains": {"own": own.model_copy(update={"arms": own.arms[:2]})}})
-        for at, config in enumerate((CONFIG, less, CONFIG, self.moved(model="dear-2"))):
-            rows = changes.note(home, config, key, float(at))
-
-        assert changes.changed(rows, "own") == {"dear": 3.0}
-        assert changes.changed(rows, "none") == {}
