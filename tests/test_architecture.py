@@ -92,14 +92,14 @@ AFTERWARDS = {"warehouse", "training", "tuning", "night", "scheduled", "what_if"
 ELSEWHERE = {"interchange", "testing"}  # for exchange and for tests
 
 
-def told(node: ast.AST) -> Iterator[ast.ImportFrom]:
+def running_imports(node: ast.AST) -> Iterator[ast.ImportFrom]:
     """The imports that run, lazily or not: what only the types' checker reads is no arrow."""
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
         return
     if isinstance(node, ast.ImportFrom):
         yield node
     for child in ast.iter_child_nodes(node):
-        yield from told(child)
+        yield from running_imports(child)
 
 
 def module_arrows() -> dict[str, set[str]]:
@@ -108,7 +108,7 @@ def module_arrows() -> dict[str, set[str]]:
     for path in sorted(BANDITS.rglob("*.py")):
         name = ".".join(path.relative_to(BANDITS).with_suffix("").parts).removesuffix(".__init__")
         found[name] = set()
-        for node in told(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in running_imports(ast.parse(path.read_text(encoding="utf-8"))):
             if (node.module or "").split(".")[0] != "bandits":
                 continue
             room = str(node.module).split(".")[1:]
@@ -179,10 +179,10 @@ def test_a_room_says_what_it_is_and_passes_nothing_on(room):
 
 def test_the_table_of_contents_names_every_file_and_room():
     """bandits/__init__.py is where a stranger begins."""
-    told_of = (BANDITS / "__init__.py").read_text(encoding="utf-8")
+    contents = (BANDITS / "__init__.py").read_text(encoding="utf-8")
 
     for path in BANDITS.iterdir():
         if path.suffix == ".py" and path.stem != "__init__":
-            assert f"{path.name}" in told_of
+            assert path.name in contents
         elif path.name in ROOMS:
-            assert f"{path.name}/" in told_of
+            assert f"{path.name}/" in contents
