@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bandits.budget import Pacer, affordable
-from bandits.caps import nano
 from bandits.config import DomainConfig
 from bandits.errors import UnavailableError
+from bandits.money.budget import Pacer, affordable
+from bandits.money.caps import nano
 from bandits.types import Mask, Scope, Vector
 
 

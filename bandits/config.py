@@ -18,28 +18,28 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from bandits.budget import affordable
-from bandits.catalogue import ModelConfig, ProviderConfig
-from bandits.conversation_settings import ConversationConfig
-from bandits.embedding_settings import EmbeddingConfig
 from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
-from bandits.experiments.settings import ExperimentConfig, HoldbackConfig, shares_of
 from bandits.features import width
-from bandits.gateway_settings import GatewayConfig
-from bandits.judge_settings import JudgeConfig
 from bandits.learners.choice import LEARNERS, Learner
-from bandits.limits import RatesConfig, ServiceConfig
-from bandits.pilot_settings import PilotConfig
-from bandits.reward_settings import RewardConfig
-from bandits.rollout.settings import RolloutConfig
-from bandits.tuning_settings import TuningConfig
+from bandits.money.budget import affordable
+from bandits.settings.caps import CapsConfig
+from bandits.settings.catalogue import ModelConfig, ProviderConfig
+from bandits.settings.conversation import ConversationConfig
+from bandits.settings.embedding import EmbeddingConfig
+from bandits.settings.experiments import ExperimentConfig, HoldbackConfig, shares_of
+from bandits.settings.gateway import GatewayConfig
+from bandits.settings.judge import JudgeConfig
+from bandits.settings.limits import RatesConfig, ServiceConfig
+from bandits.settings.pilot import PilotConfig
+from bandits.settings.reward import RewardConfig
+from bandits.settings.rollout import RolloutConfig
+from bandits.settings.tuning import TuningConfig
 from bandits.types import Scope, valid_name
 
 Probability = Annotated[float, Field(gt=0.0, lt=1.0)]
 Dollars = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Cap = Annotated[float, Field(gt=0.0, le=1e9, allow_inf_nan=False)] | None
 
 
 class _Strict(BaseModel):
@@ -127,17 +127,6 @@ class DomainConfig(_Strict):
             if arm.name == name:
                 return arm
         raise UnknownArmError(f"arm must be one of {', '.join(self.arm_names)}, but got {name!r}.")
-
-
-class CapsConfig(_Strict):
-    """What a tenant may spend at most, in USD by UTC calendar; none: no limit. A request that does not fit is refused.
-
-    Kept to the nano-dollar (see caps.py); a finer digit is cut off.
-    """
-
-    usd_per_day: Cap = None
-    usd_per_month: Cap = None
-    usd_per_user_day: Cap = Field(default=None, description="of each single user, where decisions name one")
 
 
 class TenantConfig(_Strict):

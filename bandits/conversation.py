@@ -27,11 +27,11 @@ import numpy as np
 
 from bandits.arms import Fitted
 from bandits.config import ArmConfig, DomainConfig
+from bandits.day.learning import Guarded, Scored
 from bandits.errors import UnknownDecisionError
 from bandits.ids import IdRing
-from bandits.learning import Guarded, Scored
 from bandits.policy import Policy
-from bandits.record import Record
+from bandits.record.port import Record
 from bandits.types import SIGNALS, Context, Decision, Mask, Outcome, Scope, Vector
 
 FOLLOWS = "conversation:"  # policy of a turn that stays; behind it the id of the draw that it follows

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bandits.errors import ForgedIdError
-from bandits.keys import SecretKey, id_keys, id_keys_version, pseudonym_key
+from bandits.snapshots.keys import SecretKey, id_keys, id_keys_version, pseudonym_key
 from bandits.types import Decision, Scope, new_id
 
 _ID, _MAC = 32, 32  # hexadecimal digits

@@ -49,7 +49,7 @@ class Policy(Protocol):
         """Rows of probabilities, (n, K), each summing to 1, 0 where not allowed, floored where allowed.
 
         contexts: (n, d) float32.   allowed: (n, K), at least one arm per row.
-        pressure: what to divide the budget by; above 1 when too much was spent so far (see budget.py).
+        pressure: what to divide the budget by; above 1 when too much was spent so far (see money/budget.py).
         """
 
     def freeze(self) -> FrozenPolicy:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from bandits.caps import Reservation, nano
 from bandits.errors import LedgerError
-from bandits.record import Record
+from bandits.money.caps import Reservation, nano
+from bandits.record.port import Record
 from bandits.rewards import cost
 from bandits.types import Scope, new_id
 
 if TYPE_CHECKING:
-    from bandits.ledger import Ledger
+    from bandits.money.ledger import Ledger
 
 
 class Reach(NamedTuple):

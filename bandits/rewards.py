@@ -17,11 +17,11 @@ import numpy as np
 
 from bandits.config import DomainConfig
 from bandits.errors import ContextError
-from bandits.reward_settings import RewardConfig
+from bandits.settings.reward import RewardConfig
 from bandits.types import JUDGE, SIGNALS, Decision, LoggedFeedback, Matrix, Outcome, Scope, Slot, Vector
 
 if TYPE_CHECKING:
-    from bandits.record import Row
+    from bandits.record.port import Row
 
 SKEW_S = 60.0  # clocks of two hosts may differ: an outcome may be stamped this much before its decision
 

@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bandits.allowing import allow, check_available, explorable, only
-from bandits.budget import Pacer
-from bandits.caps import Reservation
 from bandits.config import DomainConfig
 from bandits.conversation import ANOTHER, DEAR, Before, Talk, before, joined, may_join
+from bandits.day.checkpoint import save
+from bandits.day.learning import Learning
 from bandits.errors import PilotageError
 from bandits.experiments.serving import Experiments
 from bandits.features import check_context, width
-from bandits.learning import Learning
-from bandits.learning_file import save
+from bandits.money.budget import Pacer
+from bandits.money.caps import Reservation
 from bandits.policy import Policy, draw, served
 from bandits.purse import Purse, Reach
-from bandits.record import Record
+from bandits.record.port import Record
 from bandits.served import OnTrial, Serving, begin, first_policy, fit
 from bandits.state import State, day_of, gently
 from bandits.types import Context, Decision, Outcome, Scope, Slot, new_id
 
 if TYPE_CHECKING:
-    from bandits.ledger import Ledger
+    from bandits.money.ledger import Ledger
 
 _AHEAD = 2_000  # own entries that the state may be ahead of its position before a decision catches up
 
@@ -46,7 +46,7 @@ class Router:
 
     rng is the only source of chance; clock gives UTC seconds.   state: what the record says of the scope so far (see
     state.py); left out, the whole record is folded. Own decisions count at once, those of other processes as soon as
-    the router catches up with the record.   ledger: hard caps of the scope's tenant (see ledger.py); none: no caps.
+    the router catches up with the record.   ledger: hard caps of the scope's tenant (money/ledger.py); none: no caps.
     serving: what serves at first; left out, the first policy.   learning: what is known of it (see `swap`).
     """
 

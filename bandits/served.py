@@ -9,11 +9,11 @@ import numpy as np
 
 from bandits.arms import fitted
 from bandits.config import DomainConfig
+from bandits.day.learning import Learning
 from bandits.errors import ContextError
 from bandits.experiments.serving import builtin
-from bandits.learning import Learning
 from bandits.policy import Policy
-from bandits.record import Record
+from bandits.record.port import Record
 from bandits.types import Scope
 
 

@@ -19,11 +19,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
 
-from bandits.budget import Pacer
 from bandits.config import DomainConfig
 from bandits.durable import make_folder
 from bandits.errors import UnreadableRowError
-from bandits.record import Record, Row
+from bandits.money.budget import Pacer
+from bandits.record.port import Record, Row
 from bandits.types import Decision, Outcome, Scope, time_of
 
 VERSION = 1  # of a checkpoint file; another is ignored

@@ -104,7 +104,7 @@ class Decision:
     policy: str  # version of the snapshot that acted, or the name of a built-in policy
     slot: Slot = Slot.STABLE
     price: float = 0.0  # reward that a dollar had to earn (lambda) at this decision
-    pressure: float = 1.0  # what the budget was divided by when deciding (see budget.py)
+    pressure: float = 1.0  # what the budget was divided by when deciding (see money/budget.py)
     forced: bool = False  # a forced decision is never learned from
     user: str = ""  # pseudonym of whoever asked; "" where nobody in particular did
     seen: int = 0  # position of the record that the policy had learned up to, behind its snapshot's; 0: none

@@ -2,7 +2,7 @@
 
     python -m benchmarks.canary --rollouts 2000 --decisions 20000
 
-A/A: canaries that are as good as what they replace, under the product's default terms (bandits/rollout/settings.py).
+A/A: canaries that are as good as what they replace, under the product's default terms (bandits/settings/rollout.py).
 Each rollout serves `--decisions` decisions, an equal number at each stage, with an outcome each; after each of them the
 three e-processes that may end it are looked at. Four designs: rewards of 0 or 1, or graded; and a canary that is equal
 to the control (0.5 % failures), or *just* as bad as is still tolerated in errors, slowness and reward at once, which is
@@ -33,11 +33,11 @@ from typing import Any
 
 import numpy as np
 
-from bandits.experiments.assignment import BUCKETS
+from bandits.assignment import BUCKETS
 from bandits.monitoring.eprocess import AboveZero, EProcess, TooOften
 from bandits.rollout.evidence import ALPHAS
-from bandits.rollout.settings import RolloutConfig
 from bandits.rollout.slots import canary_ends, control_begins
+from bandits.settings.rollout import RolloutConfig
 from bandits.types import Mask, Vector
 
 TERMS = RolloutConfig()

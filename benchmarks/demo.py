@@ -21,10 +21,11 @@ from rich.table import Table
 
 from bandits.config import home, load_config
 from bandits.errors import ConfigError
-from bandits.record import SqlRecord
-from bandits.serving import Home, Server
+from bandits.home import Home
+from bandits.record.sql import SqlRecord
+from bandits.serving import Server
 from bandits.types import Matrix, Scope, Vector
-from bandits.warehouse import load as load_warehouse
+from bandits.warehouse.loading import load as load_warehouse
 from benchmarks.days import Served, hindsight, serve, value
 from benchmarks.outcome_table import Day, OutcomeTable, load_table
 

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.drift --data paretobandit --budget 1.9e-3 --seeds 20
 
 The product serves: router, record (in memory), pacer and caps, a night over day 0 of the table (outcome_table.py), and
-what watches between nights (bandits/learning.py). Day 0 is served by the first policy; then what the night would
+what watches between nights (bandits/day/learning.py). Day 0 is served by the first policy; then what the night would
 publish serves requests drawn at random from both days, a request a second, catching up with the record after each. It
 hears the drawn arm's reward and cost only. After 3,000 requests the arm then most in use loses quality until its mean
 is .75, for 1,000 requests, then heals, for 4,000. `graded` rewards are the table's judgements; `binary` ones are 1 with
@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from bandits import night
 from bandits.config import DomainConfig, NightConfig
 from bandits.errors import PilotageError
 from bandits.learners.frozen import thaw
+from bandits.night import night
 from bandits.policy import FrozenPolicy
-from bandits.record import rows as rows_of
-from bandits.record_memory import MemoryRecord
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows as rows_of
 from bandits.rewards import feedback
 from bandits.router import Router
 from bandits.served import Serving

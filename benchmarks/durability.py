@@ -16,7 +16,7 @@ own start included: < 2 s. `truncation_ok`: each torn copy held a prefix of what
 copy all of it. Each copy is read with SQLite itself; where it shows what no copy before it showed, as a record too.
 
 What would make it wrong: SIGKILL tears no disk cache, so a store that never flushes would pass the cycles; that commits
-are flushed is a fact in tests/test_record.py, and the torn log stands for what a power cut leaves.
+are flushed is a fact in tests/record/test_record.py, and the torn log stands for what a power cut leaves.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ from typing import Any
 import numpy as np
 
 from bandits.errors import PilotageError
-from bandits.record import Record, SqlRecord, rows
+from bandits.record.port import Record, rows
+from bandits.record.sql import SqlRecord
 from bandits.types import Decision, Entry, Outcome
 from benchmarks.record import sample
 

@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from bandits.config import Config, parse_config
+from bandits.home import Home
 from bandits.ids import IdRing
-from bandits.keys import signing_key
-from bandits.privacy import erase, learned_from
-from bandits.serving import Home
-from bandits.snapshots import publish
-from bandits.testing import sample_decision
+from bandits.privacy.erasing import erase, learned_from
+from bandits.snapshots.keys import signing_key
+from bandits.snapshots.publishing import publish
+from bandits.testing.ports import sample_decision
 from bandits.types import Entry, Outcome, Scope, new_id
-from bandits.warehouse import load
+from bandits.warehouse.loading import load
 
 NOW = 1_790_000_000.0
 BAR_S = 60.0

@@ -38,7 +38,8 @@ import numpy as np
 
 from bandits.config import parse_config
 from bandits.experiments.serving import builtin
-from bandits.record import SqlRecord, rows
+from bandits.record.port import rows
+from bandits.record.sql import SqlRecord
 from bandits.router import Router
 from bandits.served import Serving
 from bandits.types import Decision, Outcome, Scope

@@ -35,10 +35,10 @@ from rich.console import Console
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from bandits.budget import affordable
 from bandits.errors import PilotageError
 from bandits.features import GROUPS, Request, context, names, without
 from bandits.learners.frozen import thaw
+from bandits.money.budget import affordable
 from bandits.policy import Policy
 from bandits.types import Actions, Context, Vector
 from benchmarks.edits import EDITS, edited

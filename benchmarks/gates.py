@@ -47,7 +47,7 @@ from bandits.evaluation import dr
 from bandits.evaluation.intervals import lower_bound
 from bandits.evaluation.weights import support
 from bandits.experiments import ab, srm
-from bandits.gates import gate, spend
+from bandits.night.gates import gate, spend
 from bandits.types import Actions, LoggedFeedback, Matrix, Vector
 from benchmarks import intervals
 from benchmarks.null_nights import null_nights

@@ -37,9 +37,10 @@ import numpy as np
 import pyarrow as pa
 
 from bandits.config import ArmConfig, DomainConfig
-from bandits.record import Record, SqlRecord
+from bandits.record.port import Record
+from bandits.record.sql import SqlRecord
 from bandits.types import Decision, Entry, Outcome, Scope, new_id
-from bandits.warehouse import feedback_batches, load, opened, read_feedback
+from bandits.warehouse.loading import feedback_batches, load, opened, read_feedback
 
 SCOPE = Scope("acme", "main", "model_routing")
 ROWS_PER_S = 100_000.0  # the bar

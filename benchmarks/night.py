@@ -11,8 +11,8 @@ its own (`load_seconds`: the five-minute load has done it by night); `trained_tw
 again at the second time, though nothing was another, plus snapshots beyond one a scope; `again_seconds` is what that
 second time took. `contents` is a digest of what was published: the same for any number of workers.
 
-`--learners linear` leaves the learners out that hold a lifted log in memory (candidates.py): with them a scope of
-17,000 rounds takes five times as long.
+`--learners linear` leaves the learners out that hold a lifted log in memory (training/candidates.py): with them a scope
+of 17,000 rounds takes five times as long.
 
 What would make it wrong: more workers than cores; other work on the machine (the ratio of the rows stands).
 """
@@ -34,14 +34,14 @@ from typing import Any
 import numpy as np
 
 from bandits.config import ArmConfig, Config, DomainConfig, NightConfig, TenantConfig
-from bandits.keys import signing_key, trusted_keys
+from bandits.home import Home
 from bandits.learners.choice import LEARNERS
-from bandits.nights import spend_all
-from bandits.record import SqlRecord
-from bandits.serving import Home
-from bandits.snapshots import list_versions
+from bandits.record.sql import SqlRecord
+from bandits.scheduled.nights import spend_all
+from bandits.snapshots.keys import signing_key, trusted_keys
+from bandits.snapshots.loading import list_versions
 from bandits.types import Decision, Outcome, Scope
-from bandits.warehouse import load
+from bandits.warehouse.loading import load
 
 PRICES = (1e-4, 1e-3, 1e-2, 2e-3)
 START, DAYS, DAY_S = 1_790_000_000.0, 5, 86_400.0

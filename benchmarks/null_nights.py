@@ -4,8 +4,8 @@ Every arm is worth the same in every context (a chance of 1/2), so every policy 
 promotion. A year begins with a policy trained on 500 rounds of exploration; then each day it draws 100
 rounds, with its floor, and each night learns and judges with the product's own code. By three ways of judging:
 
-`trial`: as judging.py does. The candidate is trained, tuned, chosen by the guard and *registered*; later rounds judge
-it, every night until it passes, fails or expires after a fortnight, and then another one is registered.
+`trial`: as night/judging.py does. The candidate is trained, tuned, chosen by the guard and *registered*; later rounds
+judge it, every night until it passes, fails or expires after a fortnight, and then another one is registered.
 `cross_fitted`: every candidate is judged at once, by the rounds that trained it, each scored by models that left it
 out; each night spends its share of alpha. `picked`, the control: the best of 300 random linear policies, judged at once
 by the rounds that it was picked by; a candidate so chosen must often pass, or the measuring is blind.
@@ -25,16 +25,17 @@ from typing import Any
 
 import numpy as np
 
-from bandits import guard, judging, training
 from bandits.config import ArmConfig, DomainConfig
 from bandits.evaluation import dr
 from bandits.evaluation.weights import ENOUGH, support
-from bandits.gates import gate
-from bandits.guard import Choice
 from bandits.learners.baselines import ContextFree
+from bandits.night import guard, judging
+from bandits.night.gates import gate
+from bandits.night.guard import Choice
 from bandits.policy import Policy, with_floor
-from bandits.training import Trained
-from bandits.tuning import tune
+from bandits.training import training
+from bandits.training.training import Trained
+from bandits.tuning.tuning import tune
 from bandits.types import Context, LoggedFeedback, Mask, Matrix
 
 ALPHA, NIGHTS = 0.05, 365

@@ -37,13 +37,13 @@ from rich.console import Console
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from bandits.candidates import BANDWIDTH, LINEAR, WAVES, WEIGHT
 from bandits.learners import corrected, direct_method, offset_tree
 from bandits.learners.choice import Learner, choose
 from bandits.learners.doubly_robust import Events, dr_scores, fold_of, playing
 from bandits.learners.grid import on_grid
 from bandits.learners.lift import Lift
 from bandits.learners.scaling import ContextSums
+from bandits.training.candidates import BANDWIDTH, LINEAR, WAVES, WEIGHT
 from bandits.types import Actions, Context, Matrix
 
 SETS = ("letter", "pendigits", "satimage", "digits", "vehicle", "soybean", "dna")

@@ -33,22 +33,23 @@ from typing import Any
 import numpy as np
 from scipy.stats import chi2
 
-from bandits import warehouse
 from bandits.config import ArmConfig, Config, DomainConfig, TenantConfig
-from bandits.keys import signing_key, trusted_keys
+from bandits.explaining.replay import Policies, replays
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
 from bandits.learners.doubly_robust import Parameters
 from bandits.policy import Draw, Policy, draw
-from bandits.record import Record, rows
-from bandits.record_memory import MemoryRecord
-from bandits.replay import Policies, replays
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import Record, rows
 from bandits.rewards import feedback
 from bandits.router import Router
 from bandits.served import Serving
-from bandits.serving import Home, Server
-from bandits.snapshots import publish
-from bandits.training import prepare, train
+from bandits.serving import Server
+from bandits.snapshots.keys import signing_key, trusted_keys
+from bandits.snapshots.publishing import publish
+from bandits.training.training import prepare, train
 from bandits.types import Context, Decision, Mask, Matrix, Outcome, Scope, Vector
+from bandits.warehouse import loading as warehouse
 from benchmarks.synthetic import LOGGING, known
 
 SCOPE = Scope("bench", "main", "propensity")

@@ -37,8 +37,8 @@ from typing import Any
 
 import numpy as np
 
-from bandits.record import SqlRecord
-from bandits.testing_postgres import postgres_server, programs
+from bandits.record.sql import SqlRecord
+from bandits.testing.postgres import postgres_server, programs
 from bandits.types import Decision, Scope, new_id
 
 PER_S, P99_MS = 10_000.0, 20.0  # the bar, of one process on SQLite

@@ -46,17 +46,17 @@ import sqlalchemy as sa
 
 from bandits.config import Config, parse_config
 from bandits.errors import PilotageError
-from bandits.keys import signing_key, trusted_keys
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
-from bandits.record import SqlRecord
+from bandits.record.sql import SqlRecord
 from bandits.rollout.evidence import Evidence
 from bandits.rollout.giving import abort, begin
 from bandits.rollout.machine import Order
 from bandits.rollout.orders import OrderBook
 from bandits.rollout.watching import watch
 from bandits.router import Router
-from bandits.serving import Home
-from bandits.snapshots import publish
+from bandits.snapshots.keys import signing_key, trusted_keys
+from bandits.snapshots.publishing import publish
 from bandits.state import batches
 from bandits.types import Decision, Outcome, Scope, Slot
 from service.servers import Servers

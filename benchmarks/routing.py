@@ -13,7 +13,7 @@ the paired lead over the best affordable fixed model with its standard error ove
 
 What would make it wrong: features that know the task's label; a catalogue price that leaks more than its first digit;
 choosing defaults by looking at these very days (on paretobandit the penalties of doubly_robust.Parameters and the
-constants of budget.py were; on zeroeval doubly_robust.LEVEL and first_day.EVEN).
+constants of money/budget.py were; on zeroeval doubly_robust.LEVEL and first_day.EVEN).
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from rich.console import Console
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from bandits import night
 from bandits.config import NightConfig
 from bandits.errors import PilotageError
-from bandits.guard import Choice
 from bandits.learners.frozen import thaw
+from bandits.night import night
+from bandits.night.guard import Choice
 from bandits.policy import FrozenPolicy
-from bandits.record import rows
-from bandits.record_memory import MemoryRecord
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
 from bandits.rewards import feedback
 from bandits.router import Router
 from bandits.served import Serving

@@ -41,12 +41,13 @@ from typing import Any
 
 import numpy as np
 
-from bandits import snapshots
 from bandits.config import load_config
 from bandits.features import Request, context
-from bandits.keys import signing_key
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
-from bandits.serving import Home, Server
+from bandits.serving import Server
+from bandits.snapshots import publishing
+from bandits.snapshots.keys import signing_key
 from bandits.types import Scope
 from benchmarks.http_load import Sample, closed_loop, open_loop, request
 from service.keys import make_key
@@ -286,7 +287,7 @@ def publish(home: Home, arm: str) -> str:
     values = np.array([float(name == arm) for name in ARMS])
     policy = ContextFree("fixed", ARMS, "text-1", values, np.full(len(ARMS), 1e-4), 1e-3, 0.02)
     now = time.time()
-    return snapshots.publish(
+    return publishing.publish(
         home.snapshots, SCOPE, policy.freeze(), position=0, parent=None, evidence={},
         created=now - 1.0, expires=now + 86_400.0, key=signing_key(home.root),
     ).version  # fmt: skip

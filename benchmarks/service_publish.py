@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bandits.serving import Home
+from bandits.home import Home
 from benchmarks.service import publish
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 Day 0 of an outcome table (outcome_table.py) is dealt to two workspaces at random: `--rounds` requests to one, all
 others to its sibling. Both are served by the product's router and first policy, into one record. One night then trains
-and tunes the small one alone (`alone`) and with its sibling's log (`shared`: bandits/training.py, `siblings`); day 1,
+and tunes the small one alone (`alone`) and with its sibling's log (`shared`: training/training.py, `siblings`); day 1,
 whole, says what each of the two candidates is worth at the budget. `kin` is where the sibling lies: `same` world, or
 `opposite`, where its rewards are turned round (1 - r) and leaning on it would do harm.
 
@@ -26,14 +26,14 @@ from typing import Any
 
 import numpy as np
 
-from bandits import training
 from bandits.errors import PilotageError
 from bandits.learners.linear_policy import LinearPolicy
-from bandits.record import rows
-from bandits.record_memory import MemoryRecord
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
 from bandits.rewards import feedback
 from bandits.router import Router
-from bandits.tuning import Tuned, tune
+from bandits.training import training
+from bandits.tuning.tuning import Tuned, tune
 from bandits.types import LoggedFeedback, Scope
 from benchmarks.days import serve, value
 from benchmarks.outcome_table import OutcomeTable, load_table

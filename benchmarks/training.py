@@ -48,14 +48,14 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from bandits.config import ArmConfig, DomainConfig
-from bandits.fold import Fold, Logged, Spooled, in_turn, parts_of, spool
 from bandits.learners.doubly_robust import Parameters
 from bandits.learners.lift import Lift
 from bandits.learners.passes import Contexts, Corrections, Rewards, corrected, grams_of, reward_models, scaler_of
-from bandits.snapshots import content_hash
-from bandits.training import train_parts
+from bandits.snapshots.manifest import content_hash
+from bandits.training.fold import Fold, Logged, Spooled, in_turn, parts_of, spool
+from bandits.training.training import train_parts
 from bandits.types import Scope
-from bandits.warehouse_tables import add_width, writable
+from bandits.warehouse.tables import add_width, writable
 from benchmarks.synthetic import softmax
 
 SCOPE = Scope("bench", "main", "training")

@@ -12,7 +12,8 @@ the chosen point would have earned had it served unproven. `held_out` is the gai
 `overfit_gap` what the search saw in it beyond that. `violations` counts points in force that day 1 shows to be worse
 than the defaults (by 1.96 standard errors), or dearer by more than a tenth of the budget; `refused_served` counts
 points that were refused and stand in the signed snapshot all the same. `changed` is the share of day 1's prompts on
-which the preferred model is another one. What competes with this learner in a night (candidates.py) is left out.
+which the preferred model is another one. What competes with this learner in a night (training/candidates.py) is left
+out.
 
 `control` is a made-up world of steep slopes, in which the default penalties are plainly wrong: there the search has to
 gain, or it would be no search at all.
@@ -34,21 +35,22 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from bandits import night, training
 from bandits.config import DomainConfig, NightConfig
 from bandits.errors import PilotageError
-from bandits.keys import signing_key, trusted_keys
-from bandits.points import Point, point_of
-from bandits.record import rows
-from bandits.record_memory import MemoryRecord
+from bandits.home import Home
+from bandits.night import night
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
 from bandits.rewards import feedback
 from bandits.router import Router
-from bandits.search import under
-from bandits.serving import Home
-from bandits.snapshots import load
-from bandits.studies import open_study
-from bandits.training import Prepared
-from bandits.tuning_settings import DIMENSIONS, LEARNING, TuningConfig
+from bandits.settings.tuning import DIMENSIONS, LEARNING, TuningConfig
+from bandits.snapshots.keys import signing_key, trusted_keys
+from bandits.snapshots.loading import load
+from bandits.training import training
+from bandits.training.training import Prepared
+from bandits.tuning.points import Point, point_of
+from bandits.tuning.search import under
+from bandits.tuning.studies import open_study
 from bandits.types import LoggedFeedback, Matrix, Scope, Vector
 from benchmarks.days import serve
 from benchmarks.outcome_table import Day, OutcomeTable, load_table

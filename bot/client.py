@@ -6,7 +6,7 @@ user ids nor what anybody wrote reach the record or the log.
 
 How the record reads votes: the person who asked votes, nobody else, for the decision was made for them. Each 👍 or 👎
 that they add is one outcome, `vote` +1 or -1, stamped when it arrived, unless it says the same as the one before: a
-reaction taken away and given again is one vote, a changed mind is another (bandits/repeats.py). With `aggregate =
+reaction taken away and given again is one vote, a changed mind is another (record/repeats.py). With `aggregate =
 "last"` their last word counts. A measured quality (the replay adapter has one) outranks all votes, see bandits.rewards.
 """
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from bandits.config import load_config
 from bandits.errors import ConfigError, PilotageError
-from bandits.serving import Home, Server
+from bandits.home import Home
+from bandits.serving import Server
 from bot.client import Bot
 from bot.network import told
 from gateway.answer import Gateway, open_gateway

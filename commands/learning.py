@@ -21,7 +21,7 @@ ExperimentName = Annotated[str, typer.Argument(help="As pilotage.toml calls it, 
 @app.command()
 def load(as_json: Json = False) -> None:
     """Bring the warehouse up to date with the record; rebuilds it where it was deleted."""
-    from bandits.warehouse import load as bring
+    from bandits.warehouse.loading import load as bring
 
     with place().open_record() as record:
         loaded = bring(record, place().warehouse)
@@ -39,7 +39,7 @@ def night(
 
     Where PREFECT_API_URL names a server that answers, each night is a flow run there; without one it works as well.
     """
-    from bandits.nights import spend_all
+    from bandits.scheduled.nights import spend_all
     from flows import server_fault
 
     wanted, here = scopes(scope), place()
@@ -77,7 +77,7 @@ def _with_progress(scope: Scope, *, as_flow: bool) -> dict[str, Any]:
                 if (fault := server_fault()) is None:
                     raise
                 typer.echo(f"from here without Prefect: {fault}", err=True)  # what was done is not done again
-        from bandits.nights import spend
+        from bandits.scheduled.nights import spend
 
         return spend(place(), load_config(), scope, time.time(), on_trial=on_trial)
 
@@ -85,8 +85,8 @@ def _with_progress(scope: Scope, *, as_flow: bool) -> dict[str, Any]:
 @app.command()
 def tune(scope: ScopeText = None, as_json: Json = False) -> None:
     """Search the learner's settings; publishes nothing, and the next night begins with what was found."""
-    from bandits.nights import search
-    from bandits.tuning_table import render
+    from bandits.scheduled.nights import search
+    from bandits.tuning.table import render
 
     found = {one: search(place(), load_config(), one, time.time()) for one in scopes(scope)}
     if as_json:
@@ -98,7 +98,7 @@ def tune(scope: ScopeText = None, as_json: Json = False) -> None:
 @app.command()
 def shadow(scope: ScopeText = None, as_json: Json = False) -> None:
     """What the candidate on trial would have decided since, and what that would have been worth."""
-    from bandits.looks import shadow_of
+    from bandits.scheduled.looks import shadow_of
 
     found = [shadow_of(place(), load_config(), one, time.time()) for one in scopes(scope)]
     show([one.as_dict() for one in found] if as_json else "\n\n".join(one.render() for one in found))
@@ -111,7 +111,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Reward, cost, latency, errors and satisfaction of a period, each with its interval. No data is not a pass."""
-    from bandits.looks import report_of
+    from bandits.scheduled.looks import report_of
 
     found = [report_of(place(), load_config(), one, period, time.time()) for one in scopes(scope)]  # type: ignore[arg-type]
     show(found if as_json else "\n\n".join(run["report"]["markdown"] for run in found))
@@ -126,9 +126,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Judge a policy by the contexts that were logged: value, cost, agreement, and whether it is better."""
-    from bandits.evaluate import evaluate as judge
-    from bandits.evaluate import save
-    from bandits.evaluate_table import render
+    from bandits.what_if.evaluate import evaluate as judge
+    from bandits.what_if.evaluate import save
+    from bandits.what_if.table import render
 
     here, found = place(), []
     for one in scopes(scope):
@@ -149,8 +149,8 @@ def effect(
     as_json: Json = False,
 ) -> None:
     """By how much is one arm better than another, and for whom? From the log, by its exact probabilities."""
-    from bandits.counterfactual import fit, read
     from bandits.evaluation.effect import compare, render
+    from bandits.what_if.counterfactual import fit, read
 
     one = one_scope(scope)
     domain = load_config().domains[one.domain]
@@ -163,10 +163,10 @@ def effect(
 @app.command()
 def snapshots(scope: ScopeText = None, as_json: Json = False) -> None:
     """List the published policies, newest last, and whether each still verifies. Exit 1 if one does not."""
-    from bandits.keys import trusted_keys
     from bandits.learners.frozen import rules, thaw
-    from bandits.snapshots import list_versions
-    from bandits.snapshots import load as read
+    from bandits.snapshots.keys import trusted_keys
+    from bandits.snapshots.loading import list_versions
+    from bandits.snapshots.loading import load as read
 
     here, now = place(), time.time()
     found: list[dict[str, Any]] = []

@@ -13,11 +13,11 @@ import typer
 
 from bandits.config import load_config
 from bandits.errors import KeyFileError
-from bandits.serving import Home
+from bandits.home import Home
 from commands.table import Json, app, one_scope, place, show
 
 if TYPE_CHECKING:
-    from bandits.keys import SigningKey
+    from bandits.snapshots.keys import SigningKey
 
 _Scope = Annotated[str, typer.Argument(metavar="TENANT/WORKSPACE/DOMAIN", help="Which scope.")]
 _Reason = Annotated[str, typer.Option(help="Why: it stands in the order and in the audit chain.")]
@@ -83,7 +83,7 @@ def watch() -> None:
 
 def _key(home: Home) -> SigningKey:
     """The key that signs orders here. None is made: what it signed would be believed nowhere else."""
-    from bandits.keys import signing_key
+    from bandits.snapshots.keys import signing_key
 
     if not _signing(home).exists():
         raise KeyFileError(

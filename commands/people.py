@@ -18,9 +18,9 @@ User = Annotated[str, typer.Argument(help="The user, as the app names them.")]
 def privacy_export(user: User, tenant: Annotated[str, typer.Option(help="Whose user it is.")] = "demo") -> None:
     """Everything that is kept of a person: one JSON object a decision, with what came back for it."""
     from bandits.ids import IdRing
-    from bandits.people import People
-    from bandits.privacy import export
-    from bandits.prompts import Prompts
+    from bandits.privacy.erasing import export
+    from bandits.privacy.people import People
+    from bandits.privacy.prompts import Prompts
 
     here = place()
     prompts = Prompts(here.prompts, People(here.people)) if here.prompts.exists() else None
@@ -33,7 +33,7 @@ def privacy_export(user: User, tenant: Annotated[str, typer.Option(help="Whose u
 def privacy_erase(user: User, tenant: Annotated[str, typer.Option(help="Whose user it is.")] = "demo") -> None:
     """Take away all that is kept of a person, for good, and learn anew without it. Twice is once."""
     from bandits.ids import IdRing
-    from bandits.privacy import erase
+    from bandits.privacy.erasing import erase
 
     here = place()
     show(erase(here, load_config(), tenant, IdRing(here.root).pseudonym(tenant, user), time.time()).render())
@@ -42,7 +42,7 @@ def privacy_erase(user: User, tenant: Annotated[str, typer.Option(help="Whose us
 @privacy.command("sweep")
 def privacy_sweep() -> None:
     """Erase what is older than each tenant wants it kept (retention_days in pilotage.toml)."""
-    from bandits.privacy import sweep
+    from bandits.privacy.erasing import sweep
 
     found = sweep(place(), load_config(), time.time())
     show("\n".join(f"{tenant}: {report.render()}" for tenant, report in found.items()) or "nothing is that old.")

@@ -14,7 +14,7 @@ from bandits.types import Scope
 from commands.table import Json, ScopeText, app, audit, place, scopes, show
 
 if TYPE_CHECKING:
-    from bandits.replay import Policies
+    from bandits.explaining.replay import Policies
 
 Form = Literal["dsjson", "parquet"]
 
@@ -26,9 +26,9 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Tell the story of one decision: arms, probabilities, estimates, what came back, and whether it replays."""
+    from bandits.explaining.why import explain
     from bandits.ids import bare
-    from bandits.keys import trusted_keys
-    from bandits.why import explain
+    from bandits.snapshots.keys import trusted_keys
 
     here, decision_id = place(), bare(decision_id)
     with here.open_record() as record:
@@ -45,7 +45,7 @@ def replay(
     tenant: Annotated[str, typer.Option(help="Whose decision it is.")] = "demo",
 ) -> None:
     """Compute the probabilities of a logged decision again; exit 1 if they differ in any bit."""
-    from bandits.replay import again, replays
+    from bandits.explaining.replay import again, replays
 
     with place().open_record() as record:
         decision = record.decision(decision_id, tenant)
@@ -70,7 +70,7 @@ def verify(
     scope: ScopeText = None,
 ) -> None:
     """Check a range of the record: no gap, no unreadable row, every decision replays; exit 1 otherwise."""
-    from bandits.replay import verify as check
+    from bandits.explaining.replay import verify as check
 
     with place().open_record() as record:
         found = check(record, _policies(), after, until, None if scope is None else Scope.parse(scope))
@@ -87,7 +87,7 @@ def export_(
 ) -> None:
     """Write the logged feedback of a scope for other programs, to the bit."""
     from bandits.interchange import dsjson, parquet
-    from bandits.warehouse import read_feedback
+    from bandits.warehouse.loading import read_feedback
 
     one = scopes(scope)[0]
     found = read_feedback(place().warehouse, one, load_config().domains[one.domain], time.time())
@@ -119,7 +119,7 @@ def audit_show(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's rows and those of everybody.")] = None,
 ) -> None:
     """Who changed what, when and why: promotions, nights that kept, keys, configuration."""
-    from bandits.audit import Audit
+    from bandits.record.audit import Audit
 
     with Audit(place().audit_url) as chain:
         rows = chain.rows(tenant)
@@ -129,7 +129,7 @@ def audit_show(
 @audit.command("verify")
 def audit_verify() -> None:
     """Check every link of the chain, and that it holds what the snapshots signed; exit 1 and name what is broken."""
-    from bandits.audited import broken_links
+    from bandits.explaining.audited import broken_links
 
     faults = broken_links(place())
     show("\n".join(f"FAULT {fault}" for fault in faults) or "whole: every link, and every row that a snapshot signed")
@@ -142,7 +142,7 @@ def backup(
     folder: Annotated[Path, typer.Argument(help="Where backups lie; each gets a folder of its own there.")],
 ) -> None:
     """Back everything up while it serves. What belongs to people is sealed with keys that an erasure destroys."""
-    from bandits.backup import backup as back_up
+    from bandits.backups.backup import backup as back_up
     from bandits.config import config_path
 
     made = back_up(place(), config_path(), folder, time.time(), load_config().backup.keep_days)
@@ -152,13 +152,13 @@ def backup(
 @app.command()
 def restore(folder: Annotated[Path, typer.Argument(help="One backup: a folder that `pilotage backup` made.")]) -> None:
     """Bring a backup back into an empty home ($PILOTAGE_HOME); who was erased since stays erased."""
-    from bandits.restore import restore as bring_back
+    from bandits.backups.restore import restore as bring_back
 
     show(bring_back(folder, home(), time.time()).render())
 
 
 def _policies() -> Policies:
-    from bandits.keys import trusted_keys
-    from bandits.replay import Policies
+    from bandits.explaining.replay import Policies
+    from bandits.snapshots.keys import trusted_keys
 
     return Policies(load_config().domains, place().snapshots, trusted_keys(place().root))

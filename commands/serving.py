@@ -10,7 +10,7 @@ import typer
 
 from bandits.config import home, load_config
 from bandits.errors import ConfigError
-from bandits.serving import Home
+from bandits.home import Home
 from commands.table import Json, app, place, show
 
 
@@ -106,7 +106,7 @@ def revoke(prefix: Annotated[str, typer.Argument(help="How the key begins; `pilo
 @app.command()
 def rotate() -> None:
     """Sign decision ids with a new key from now on. Ids that were answered before stay good while their key is kept."""
-    from bandits.keys import rotate_id_key
+    from bandits.snapshots.keys import rotate_id_key
 
     key = rotate_id_key(place().root)
     show(f"key {key.id} signs decision ids; delete an older one in {place().root / 'keys' / 'ids'} to retire it.")
@@ -139,7 +139,7 @@ def dashboard(
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Check configuration, record, warehouse, keys, snapshots and Prefect; exit 1 and say which is at fault."""
-    from bandits.doctor import examine
+    from bandits.explaining.doctor import examine
 
     try:
         here = place()

@@ -9,7 +9,7 @@ import typer
 
 from bandits.config import Config, load_config
 from bandits.errors import ConfigError
-from bandits.serving import Home
+from bandits.home import Home
 from bandits.types import Scope
 
 app = typer.Typer(

@@ -10,14 +10,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from bandits.config import DomainConfig
-from bandits.counterfactual import FixedArm, Log, share, weighted
 from bandits.evaluation.intervals import normal
 from bandits.evaluation.moments import moments
 from bandits.evaluation.weights import Verdict
 from bandits.learners.baselines import best_fixed, best_mix
-from bandits.record import Row
-from bandits.snapshots import Listed, Manifest
+from bandits.record.port import Row
+from bandits.snapshots.loading import Listed
+from bandits.snapshots.manifest import Manifest
 from bandits.types import Decision, Mask, Outcome, Scope, Vector
+from bandits.what_if.counterfactual import FixedArm, Log, share, weighted
 
 DAY_S = 86_400.0
 ALPHA = 0.05  # intervals are 95 %

@@ -10,13 +10,13 @@ from datetime import date
 
 import streamlit as st
 
-from bandits import counterfactual
 from bandits.config import DomainConfig, load_config
-from bandits.counterfactual import FixedArm, Log, Models
 from bandits.errors import NotEnoughDataError, PilotageError
-from bandits.record import SqlRecord
-from bandits.serving import Home
+from bandits.home import Home
+from bandits.record.sql import SqlRecord
 from bandits.types import Scope
+from bandits.what_if import counterfactual
+from bandits.what_if.counterfactual import FixedArm, Log, Models
 from dashboard import source, words
 from dashboard.figures import DAY_S
 

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bandits.counterfactual import Log, Models
 from bandits.evaluation import dr
 from bandits.evaluation.intervals import betting
 from bandits.evaluation.moments import moments
 from bandits.types import Vector
+from bandits.what_if.counterfactual import Log, Models
 from dashboard.figures import ALPHA
 from dashboard.words import signed
 

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from bandits import counterfactual
 from bandits.config import DomainConfig
-from bandits.counterfactual import Log
-from bandits.evaluate import EVALUATED
-from bandits.keys import trusted_keys
+from bandits.home import Home
 from bandits.monitoring.kpis import REPORTED
-from bandits.record import Record
+from bandits.record.port import Record
 from bandits.rollout.giving import standing
 from bandits.served import first_policy
-from bandits.serving import Home
-from bandits.snapshots import list_versions
+from bandits.snapshots.keys import trusted_keys
+from bandits.snapshots.loading import list_versions
 from bandits.types import Scope, Slot
-from bandits.warehouse import Run, opened, read_runs
+from bandits.warehouse.loading import Run, opened, read_runs
+from bandits.what_if import counterfactual
+from bandits.what_if.counterfactual import Log
+from bandits.what_if.evaluate import EVALUATED
 from dashboard.figures import DAY_S, Active, Draws, Tail, active, tail
 
 PATIENCE_S = 1.0  # a person waits for the page: say soon that another process has the warehouse

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from bandits.warehouse import Run
+from bandits.warehouse.loading import Run
 from dashboard import charts, figures, source, words
 from dashboard.figures import Active, Saved
 from dashboard.frame import WINDOW_DAYS, Evidence, View, evidence, view

@@ -7,7 +7,7 @@ import os
 import httpx
 
 from bandits.config import home
-from bandits.serving import Home
+from bandits.home import Home
 
 
 def environment() -> dict[str, str]:

@@ -19,7 +19,7 @@ import httpx
 import flows
 from bandits.config import home
 from bandits.errors import PilotageError
-from bandits.serving import Home
+from bandits.home import Home
 
 POOL = os.environ.get("PILOTAGE_POOL", "local")
 _START_S = 180.0  # a new home migrates its database first

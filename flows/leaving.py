@@ -8,7 +8,7 @@ from typing import Any
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 
-from bandits.serving import Home
+from bandits.home import Home
 from bandits.types import Scope
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import flow
 
-from bandits.serving import Home
-from bandits.warehouse import load as bring
+from bandits.home import Home
+from bandits.warehouse.loading import load as bring
 
 
 @flow(name="load", retries=2, retry_delay_seconds=10)

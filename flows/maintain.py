@@ -9,10 +9,10 @@ from typing import Any
 
 from prefect import flow
 
-from bandits.backup import backup
+from bandits.backups.backup import backup
 from bandits.config import config_path, load_config
-from bandits.privacy import complete, sweep
-from bandits.serving import Home
+from bandits.home import Home
+from bandits.privacy.erasing import complete, sweep
 
 
 @flow(name="maintain", retries=1, retry_delay_seconds=60, validate_parameters=True)

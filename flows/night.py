@@ -1,4 +1,4 @@
-"""The night as Prefect flows: of one scope, and of all that are configured. The work itself is in bandits/nights.py."""
+"""The night as Prefect flows: of one scope, and of all that are configured. The work: bandits/scheduled/nights.py."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from prefect.artifacts import create_progress_artifact, create_table_artifact, u
 from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from bandits import looks
-from bandits import nights as work
 from bandits.config import load_config
 from bandits.errors import PilotageError
-from bandits.serving import Home
+from bandits.home import Home
+from bandits.scheduled import looks
+from bandits.scheduled import nights as work
 from bandits.types import Scope
 from flows.leaving import key_of, leave_night, tell
 

@@ -16,8 +16,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from bandits.config import load_config
-from bandits.serving import Home
-from bandits.warehouse import write_run
+from bandits.home import Home
+from bandits.warehouse.loading import write_run
 from graphs import EXAMPLE
 from graphs.inbox import run_inbox
 from graphs.kit import equipped

@@ -20,8 +20,8 @@ import httpx
 
 from bandits.config import home, load_config
 from bandits.errors import PilotageError
-from bandits.serving import Home
-from bandits.warehouse import load, read_runs
+from bandits.home import Home
+from bandits.warehouse.loading import load, read_runs
 from flows.laptop import laptop
 
 T = TypeVar("T")

@@ -8,9 +8,9 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from bandits import looks
 from bandits.config import load_config
-from bandits.serving import Home
+from bandits.home import Home
+from bandits.scheduled import looks
 from flows.leaving import key_of
 
 

@@ -16,13 +16,13 @@ from prefect.cache_policies import NO_CACHE
 
 from bandits.config import Config, load_config
 from bandits.errors import ConfigError
-from bandits.fold import PART, Logged, Map, in_turn
+from bandits.home import Home
 from bandits.learners.doubly_robust import Parameters
-from bandits.serving import Home
-from bandits.snapshots import content_hash
-from bandits.training import train_log
+from bandits.snapshots.manifest import content_hash
+from bandits.training.fold import PART, Logged, Map, in_turn
+from bandits.training.training import train_log
 from bandits.types import Scope
-from bandits.warehouse import load as load_warehouse
+from bandits.warehouse.loading import load as load_warehouse
 
 
 @task(name="fold", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])

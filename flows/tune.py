@@ -9,10 +9,10 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from bandits import nights
 from bandits.config import load_config
-from bandits.serving import Home
-from bandits.tuning_table import render
+from bandits.home import Home
+from bandits.scheduled import nights
+from bandits.tuning.table import render
 from flows.leaving import key_of, tell
 
 

@@ -23,8 +23,8 @@ import numpy as np
 
 from bandits.config import ArmConfig, Config
 from bandits.conversation import Talk
-from bandits.gateway_settings import GatewayConfig
 from bandits.router import Router
+from bandits.settings.gateway import GatewayConfig
 from bandits.types import Context, Decision
 from gateway.adapter import Adapter, Ask, GatewayError, Piece, Reply
 from gateway.attempt import CANCELLED, Attempt, Gathered, streamed, whole

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bandits.config import ArmConfig
-from bandits.gateway_settings import GatewayConfig
+from bandits.settings.gateway import GatewayConfig
 from bandits.types import FAILED, Decision, Outcome
 from gateway.adapter import Adapter, Ask, Failure, Finish, GatewayError, Piece, Reply, ToolCall, Usage
 from gateway.providers import cost

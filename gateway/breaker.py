@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from bandits.gateway_settings import GatewayConfig
+from bandits.settings.gateway import GatewayConfig
 from gateway.adapter import Failure
 
 Model = tuple[str, str]  # provider, and the name it knows the model by

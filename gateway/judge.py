@@ -5,8 +5,8 @@ its first verdict, the judge itself is tried: it must tell a right answer from a
 wrong one that asks for full marks. A day on which it fails, it judges nothing.
 
 A verdict is an Outcome with a quality, source "judge". What it cost is another, in nobody's name (types.JUDGE): money
-of the tenant, of its budgets and of the decision's whole cost, never the arm's own. See bandits/teaching.py for who is
-judged and why that misleads no learner.
+of the tenant, of its budgets and of the decision's whole cost, never the arm's own. See bandits/day/teaching.py for who
+is judged and why that misleads no learner.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bandits.caps import Reservation, nano
 from bandits.config import ArmConfig
+from bandits.day.teaching import SOURCE, Teaching, key_of
 from bandits.errors import BudgetExhaustedError, PilotageError
-from bandits.judge_settings import JudgeConfig
+from bandits.money.caps import Reservation, nano
 from bandits.rewards import activated
 from bandits.router import Router
+from bandits.settings.judge import JudgeConfig
 from bandits.state import day_of
-from bandits.teaching import SOURCE, Teaching, key_of
 from bandits.types import JUDGE, Decision, Outcome, Scope
 from gateway.adapter import Adapter, GatewayError, Piece
 from gateway.providers import cost

@@ -8,7 +8,7 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from bandits.catalogue import ProviderConfig
+from bandits.settings.catalogue import ProviderConfig
 from gateway import anthropic, gemini, openai
 from gateway.adapter import Ask, Failure, GatewayError, Piece
 from gateway.anthropic import Anthropic

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import gateway
-from bandits.catalogue import ModelConfig, ProviderConfig, key_of
 from bandits.config import ArmConfig, Config
+from bandits.settings.catalogue import ModelConfig, ProviderConfig, key_of
 from gateway.adapter import Adapter, Usage
 from gateway.replay import Replay
 

@@ -16,7 +16,8 @@ import numpy as np
 from bandits.config import Config
 from bandits.errors import BudgetExhaustedError
 from bandits.features import Request, context
-from bandits.serving import Home, Server
+from bandits.home import Home
+from bandits.serving import Server
 from bandits.types import Scope
 from graphs.passage import Cue, Document
 from graphs.state import Depth, State

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from bandits.embedding_settings import EmbeddingConfig
+from bandits.settings.embedding import EmbeddingConfig
 from graphs.analysis import analysis_with
 from graphs.embed import Embedder, HashedSvd, HashedSvdEncoder, embed_with
 from graphs.embed_model import Http, HttpEncoder, Packaged

@@ -26,7 +26,7 @@ import certifi
 import httpcore
 import httpx
 
-from bandits.pilot_settings import PilotConfig
+from bandits.settings.pilot import PilotConfig
 from graphs.errors import IngestError
 
 MAX_BYTES = 10 * 1024 * 1024

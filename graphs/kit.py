@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bandits.config import Config
-from bandits.serving import Home
+from bandits.home import Home
 from graphs.depth import Choose, choosing
 from graphs.equipment import equipped as with_library
 from graphs.equipment import library_of

@@ -24,9 +24,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from bandits.database import open_database
 from bandits.errors import RecordError
-from bandits.serving import Home
+from bandits.home import Home
+from bandits.record.database import open_database
 from bandits.types import new_id
 from graphs.audit import Degradation, Event
 from graphs.codec import decode, encode

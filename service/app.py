@@ -14,8 +14,8 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from bandits.config import Config
+from bandits.home import Home
 from bandits.ids import IdRing
-from bandits.serving import Home
 from service import chatting, deciding, keeping, piloting, reading, watching
 from service.call import SCHEME, Parts
 from service.errors import Refusals

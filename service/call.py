@@ -11,9 +11,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import Request
 
 from bandits.config import Config
+from bandits.home import Home
 from bandits.ids import IdRing
-from bandits.record import Record
-from bandits.serving import Home
+from bandits.record.port import Record
 from service.bodies import ErrorBody
 from service.errors import InvalidRequestError, Refusals, TenantRefusedError
 from service.keys import KeyRing

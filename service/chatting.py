@@ -12,7 +12,7 @@ from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from bandits.conversation import talk
-from bandits.prompts import keep
+from bandits.privacy.prompts import keep
 from bandits.serving import Server
 from bandits.types import Decision, Scope
 from gateway.adapter import Piece, ToolCall

@@ -9,10 +9,10 @@ import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Header, Query
 
+from bandits.explaining.why import served_by
 from bandits.features import Asker, Request, Turn, context
-from bandits.prompts import keep
+from bandits.privacy.prompts import keep
 from bandits.types import Context, Decision, Outcome
-from bandits.why import served_by
 from service.bodies import FeedbackAnswer, FeedbackBody, RouteAnswer, RouteBody, TenantOnly
 from service.call import Here, Parts, errors
 

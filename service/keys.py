@@ -26,10 +26,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bandits.audit import Audit
 from bandits.durable import sync_folder, write_new
 from bandits.errors import InvalidNameError, KeyFileError
-from bandits.serving import Home
+from bandits.home import Home
+from bandits.record.audit import Audit
 from bandits.types import valid_name
 
 _BEGIN = "plt_"

@@ -1,6 +1,6 @@
 """Requests a minute, counted by all workers together: in one file of the home, or in Redis for several hosts.
 
-    home/limits.bin     1 MiB of slots, (fingerprint of the account, its number of bandits.limits.admit); a cache
+    home/limits.bin     1 MiB of slots, (fingerprint of the account, its number of settings.limits.admit); a cache
 
 Eight slots make a row, and an account's fingerprint says which. A number that has passed is as good as none, so that
 the table cleans itself; where all eight are in use, the one that would be free first makes room.
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bandits.durable import make_folder
-from bandits.limits import WINDOW_S, ServiceConfig, admit
+from bandits.settings.limits import WINDOW_S, ServiceConfig, admit
 from service.errors import RateLimitedError
 
 log = logging.getLogger("pilotage.service")

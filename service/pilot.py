@@ -17,7 +17,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from bandits.config import Config
-from bandits.serving import Home
+from bandits.home import Home
 from service.enqueue import enqueue
 from service.errors import BusyError, InvalidRequestError, PilotFailedError, ServiceError
 from service.servers import Servers

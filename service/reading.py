@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 
-from bandits.caps import NANO
+from bandits.explaining.why import explain
 from bandits.features import names
 from bandits.ids import bare
-from bandits.keys import trusted_keys
-from bandits.snapshots import list_versions
+from bandits.money.caps import NANO
+from bandits.snapshots.keys import trusted_keys
+from bandits.snapshots.loading import list_versions
 from bandits.types import Scope
-from bandits.why import explain
 from service.bodies import BudgetQuery, ScopeQuery, SnapshotAnswer, StoryAnswer, TenantOnly
 from service.call import Call, Here, errors
 from service.standing_bodies import BudgetsAnswer, CapAnswer, DomainAnswer, PacedAnswer

@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
 from bandits.config import load_config
-from bandits.serving import Home
+from bandits.home import Home
 from service.keys import list_keys, redact
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from anyio import to_thread
 
-from bandits.caps import Standing
 from bandits.config import Config
 from bandits.errors import PilotageError
-from bandits.record import Record
+from bandits.home import Home
+from bandits.money.caps import Standing
+from bandits.record.port import Record
 from bandits.rollout.machine import Order
-from bandits.serving import Home, Server
+from bandits.serving import Server
 from bandits.types import Scope, valid_name
 from service.errors import TenantRefusedError, UnknownScopeError
 

@@ -9,7 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bandits.record import SqlRecord
+from bandits.record.sql import SqlRecord
 from service.bodies import Alive, Ready, TenantOnly
 from service.call import Here, Parts, errors
 from service.errors import presentable

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from bandits.testing_postgres import PostgresServer, postgres_server, programs
+from bandits.testing.postgres import PostgresServer, postgres_server, programs
 
 _numbers = itertools.count(1)
 

@@ -22,7 +22,7 @@ def domain(budget: float, prices: Vector = PRICES, **settings: object) -> Domain
 
 
 def sampled_domain(*arms: str, **reward: object) -> DomainConfig:
-    """A domain of these arms with the features of bandits.testing.sample_decision."""
+    """A domain of these arms with the features of bandits.testing.ports.sample_decision."""
     return DomainConfig.model_validate(
         {
             "arms": [{"name": arm, "model": arm, "usd_per_request": 1.0} for arm in arms],

@@ -8,20 +8,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bandits import night, training
 from bandits.arms import fitted
 from bandits.config import ArmConfig, DomainConfig, NightConfig
 from bandits.errors import ContextError, UnavailableError, UnknownArmError
-from bandits.keys import signing_key, trusted_keys
+from bandits.explaining.replay import Policies, replays
 from bandits.learners.doubly_robust import Parameters
+from bandits.night import night
 from bandits.policy import served
-from bandits.record import rows
-from bandits.record_memory import MemoryRecord
-from bandits.replay import Policies, replays
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
 from bandits.rewards import feedback
 from bandits.router import Router
 from bandits.served import Serving
-from bandits.snapshots import publish
+from bandits.snapshots.keys import signing_key, trusted_keys
+from bandits.snapshots.publishing import publish
+from bandits.training import training
 from bandits.types import Outcome, Scope
 from tests.logs import ARMS, PRICES, domain, simulate
 

@@ -14,14 +14,15 @@ from typer.testing import CliRunner
 
 import pilotage
 from bandits.config import load_config
-from bandits.keys import signing_key
+from bandits.home import Home
 from bandits.learners.lift import Lift
 from bandits.learners.offset_tree import OffsetTree
 from bandits.learners.scaling import Scaler
 from bandits.learners.tree_policy import TreePolicy
 from bandits.served import first_policy
-from bandits.serving import Home, Server
-from bandits.snapshots import publish
+from bandits.serving import Server
+from bandits.snapshots.keys import signing_key
+from bandits.snapshots.publishing import publish
 from bandits.types import Outcome, Scope
 
 ROOT = Path(__file__).parents[1]

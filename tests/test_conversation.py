@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from bandits.config import DomainConfig
 from bandits.conversation import ANOTHER, DEAR, FOLLOWS, Talk, saving, talk
 from bandits.errors import ConfigError
+from bandits.explaining.replay import again, replays
 from bandits.ids import IdRing
 from bandits.learners.cost import CostModel
 from bandits.learners.linear_policy import LinearPolicy, PriceCurve
 from bandits.learners.scaling import Scaler
-from bandits.record import SqlRecord, rows
-from bandits.record_memory import MemoryRecord
-from bandits.replay import again, replays
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
+from bandits.record.sql import SqlRecord
 from bandits.rewards import activated, feedback, reward
 from bandits.router import Router
 from bandits.served import Serving

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bandits.config import ArmConfig, DomainConfig
-from bandits.record_memory import MemoryRecord
+from bandits.record.memory import MemoryRecord
 from bandits.router import Router
 from bandits.types import Scope
 from gateway.adapter import Ask, GatewayError

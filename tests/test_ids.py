@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from bandits.errors import ForgedIdError, InvalidNameError, KeyFileError, UnknownDecisionError
 from bandits.ids import IdRing, bare, check, mint, pseudonym, sign
-from bandits.keys import SecretKey, id_key_names, id_keys, pseudonym_key, rotate_id_key
-from bandits.testing import sample_decision
+from bandits.snapshots.keys import SecretKey, id_key_names, id_keys, pseudonym_key, rotate_id_key
+from bandits.testing.ports import sample_decision
 from bandits.types import new_id
 
 GOLDEN = "01a0c4506df430313233343536373839521dcceee3bdce0323c8fba04b26915b"

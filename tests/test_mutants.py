@@ -18,12 +18,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TARGETS = {
-    "bandits/gates.py": ("test_gates.py", "test_evaluation_input.py"),
-    "bandits/judging.py": ("test_judging.py",),
-    "bandits/experiments/srm.py": ("test_experiments.py",),
-    "bandits/experiments/ab.py": ("test_experiments.py",),
-    "bandits/monitoring/ecusum.py": ("test_monitoring.py",),
-    "bandits/evaluation/sequences.py": ("test_intervals.py", "test_evaluation_input.py"),
+    "bandits/night/gates.py": ("night/test_gates.py", "evaluation/test_input.py"),
+    "bandits/night/judging.py": ("night/test_judging.py",),
+    "bandits/experiments/srm.py": ("experiments/test_experiments.py",),
+    "bandits/experiments/ab.py": ("experiments/test_experiments.py",),
+    "bandits/monitoring/ecusum.py": ("monitoring/test_monitoring.py",),
+    "bandits/evaluation/sequences.py": ("evaluation/test_intervals.py", "evaluation/test_input.py"),
 }
 PROFILE = """
 from hypothesis import HealthCheck, settings
@@ -76,8 +76,10 @@ class TestMutants:
     def test_tests_that_assert_nothing_are_found_out(self, tmp_path):
         """The negative control: a module whose tests run every line and state nothing."""
         empty = tmp_path / "test_empty.py"
-        empty.write_text("from bandits.gates import spend\ndef test_it():\n    spend(0.05, 1)\n", encoding="utf-8")
+        empty.write_text(
+            "from bandits.night.gates import spend\ndef test_it():\n    spend(0.05, 1)\n", encoding="utf-8"
+        )
         folder = tmp_path / "copy"
         folder.mkdir()
-        found = mutate("bandits/gates.py", (str(empty),), folder)
+        found = mutate("bandits/night/gates.py", (str(empty),), folder)
         assert found["killed"] < 0.5 * found["total"]

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bandits import night
 from bandits.config import NightConfig
-from bandits.keys import signing_key, trusted_keys
+from bandits.explaining.replay import Policies, Verification, verify
 from bandits.learners.frozen import thaw
-from bandits.record import SqlRecord
-from bandits.replay import Policies, Verification, verify
+from bandits.night import night
+from bandits.record.sql import SqlRecord
 from bandits.router import Router
 from bandits.served import Serving
-from bandits.snapshots import publish
+from bandits.snapshots.keys import signing_key, trusted_keys
+from bandits.snapshots.publishing import publish
 from bandits.types import Decision, Outcome, Scope
 from tests.logs import domain, simulate
 

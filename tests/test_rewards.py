@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandits import joining
 from bandits.errors import ContextError
-from bandits.record import Row
-from bandits.reward_settings import RewardConfig
+from bandits.record.port import Row
 from bandits.rewards import SKEW_S, cost, feedback, reward, telling
-from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
+from bandits.settings.reward import RewardConfig
+from bandits.testing.ports import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import SIGNALS, Slot
+from bandits.warehouse import joining
 from tests.logs import sampled_domain
 
 T = 1_790_000_000.0  # when the decision was made; sample_outcome comes 1.2 s later

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from bandits import night
 from bandits.config import NightConfig
 from bandits.errors import ContextError, ForeignDecisionError, UnknownArmError, UnknownDecisionError
 from bandits.learners.baselines import ContextFree
-from bandits.record import SqlRecord
-from bandits.record_memory import MemoryRecord
+from bandits.night import night
+from bandits.record.memory import MemoryRecord
+from bandits.record.sql import SqlRecord
 from bandits.rewards import activated
 from bandits.router import Router
 from bandits.served import Serving

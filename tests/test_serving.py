@@ -7,15 +7,16 @@ import pytest
 
 from bandits import serving
 from bandits.config import parse_config
-from bandits.keys import signing_key
+from bandits.day.checkpoint import load
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
 from bandits.learners.frozen import thaw
-from bandits.learning_file import load
 from bandits.policy import FrozenPolicy
-from bandits.record_memory import MemoryRecord
+from bandits.record.memory import MemoryRecord
 from bandits.served import Serving, begin
-from bandits.serving import Home, Server
-from bandits.snapshots import publish
+from bandits.serving import Server
+from bandits.snapshots.keys import signing_key
+from bandits.snapshots.publishing import publish
 from bandits.types import Outcome, Scope
 
 SCOPE = Scope("acme", "main", "own")

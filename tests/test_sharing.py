@@ -8,8 +8,8 @@ import pytest
 from bandits.config import load_config, parse_config
 from bandits.errors import ShapeError
 from bandits.learners.doubly_robust import Parameters
-from bandits.training import prepare, train
-from bandits.tuning import tune
+from bandits.training.training import prepare, train
+from bandits.tuning.tuning import tune
 from bandits.types import Scope
 from tests.logs import domain, simulate, truth
 

@@ -8,14 +8,14 @@ import pytest
 from bandits.conversation import Talk
 from bandits.errors import ShapeError
 from bandits.features import Request, Turn, context
-from bandits.record import SqlRecord
-from bandits.record_memory import MemoryRecord
-from bandits.reward_settings import RewardConfig
+from bandits.record.memory import MemoryRecord
+from bandits.record.sql import SqlRecord
 from bandits.rewards import reward
 from bandits.router import Router
+from bandits.settings.reward import RewardConfig
 from bandits.signals import notice, said
 from bandits.types import SIGNALS, Outcome, Scope
-from bandits.warehouse import load, read_feedback
+from bandits.warehouse.loading import load, read_feedback
 from tests.logs import domain
 
 SCOPE = Scope("acme", "main", "model_routing")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits.errors import DuplicateDecisionError, RecordError
-from bandits.record_memory import MemoryRecord
+from bandits.record.memory import MemoryRecord
 from bandits.router import Router
 from bandits.state import State, resume, save, tail
 from bandits.types import Outcome, Scope, new_id, time_of

@@ -9,14 +9,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits import training
-from bandits.keys import signing_key
 from bandits.learners.doubly_robust import Parameters
-from bandits.record import SqlRecord
-from bandits.snapshots import publish
-from bandits.testing import sample_decision, sample_outcome
+from bandits.record.sql import SqlRecord
+from bandits.snapshots.keys import signing_key
+from bandits.snapshots.publishing import publish
+from bandits.testing.ports import sample_decision, sample_outcome
+from bandits.training import training
 from bandits.types import Scope, Slot
-from bandits.warehouse import load, read_feedback
+from bandits.warehouse.loading import load, read_feedback
 from tests.logs import ARMS, domain
 
 OURS = Scope("acme", "main", "model_routing")

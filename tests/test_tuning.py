@@ -12,20 +12,20 @@ import numpy as np
 import optuna
 import pytest
 
-from bandits import night
 from bandits.config import NightConfig, parse_config
 from bandits.errors import ConfigError
-from bandits.keys import signing_key, trusted_keys
+from bandits.home import Home
 from bandits.learners.doubly_robust import Parameters
 from bandits.learners.frozen import thaw
-from bandits.points import Point, Tuned, point_of
-from bandits.search import Search
-from bandits.serving import Home
-from bandits.snapshots import load
-from bandits.studies import open_study
-from bandits.training import prepare, train, within
-from bandits.tuning import applied, held_out, tune
-from bandits.tuning_settings import DIMENSIONS, TuningConfig
+from bandits.night import night
+from bandits.settings.tuning import DIMENSIONS, TuningConfig
+from bandits.snapshots.keys import signing_key, trusted_keys
+from bandits.snapshots.loading import load
+from bandits.training.training import prepare, train, within
+from bandits.tuning.points import Point, Tuned, point_of
+from bandits.tuning.search import Search
+from bandits.tuning.studies import open_study
+from bandits.tuning.tuning import applied, held_out, tune
 from bandits.types import Scope
 from tests.logs import domain, simulate
 
@@ -97,7 +97,7 @@ def test_a_search_cut_short_goes_on_where_it_stopped_and_ends_where_it_would_hav
 KILL = """
 import os, signal, sys
 from pathlib import Path
-from bandits.search import Search
+from bandits.tuning.search import Search
 from tests.test_tuning import EVERYTHING, PREPARED, tune
 
 scored = Search._scored

@@ -18,7 +18,7 @@ from bandits.experiments import ab, srm
 from bandits.experiments.ab import Difference
 from bandits.experiments.exposure import Units
 from bandits.experiments.serving import Running
-from bandits.experiments.settings import GuardrailConfig
+from bandits.settings.experiments import GuardrailConfig
 from bandits.types import Mask, Vector
 
 ENOUGH = 50  # units with an outcome, of each variant: fewer are not shown as a difference

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bandits import joining
 from bandits.config import DomainConfig
 from bandits.experiments.serving import HOLDBACK, Experiments, Running
-from bandits.joining import Came
 from bandits.types import Actions, Mask, Scope, Slot, Vector
-from bandits.warehouse_tables import PATIENCE_S, TELLING, opened
+from bandits.warehouse import joining
+from bandits.warehouse.joining import Came
+from bandits.warehouse.tables import PATIENCE_S, TELLING, opened
 
 DAY_S = 86_400.0
 BEFORE_S = 28 * DAY_S  # how far back what was known of a unit goes

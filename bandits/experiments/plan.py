@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from bandits import joining
-from bandits.budget import affordable
 from bandits.config import DomainConfig
 from bandits.experiments import ab
 from bandits.experiments.analysis import comparison_alpha, planned_units, share_against_control
 from bandits.experiments.exposure import DAY_S, Rows
 from bandits.experiments.serving import Running, builtin
+from bandits.money.budget import affordable
 from bandits.policy import Policy
+from bandits.warehouse import joining
 
 _KNOWN = 20  # units before their spread is spoken of
 

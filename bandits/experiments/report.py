@@ -19,7 +19,7 @@ from bandits.experiments.analysis import Findings
 from bandits.experiments.exposure import BEFORE_S, DAY_S, Units
 from bandits.experiments.plan import Plan
 from bandits.experiments.serving import Experiments, Running
-from bandits.serving import Home
+from bandits.home import Home
 from bandits.types import Scope
 
 _WIDTH = 80

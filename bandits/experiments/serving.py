@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bandits.assignment import Experiment, variant
 from bandits.config import DomainConfig
-from bandits.experiments.assignment import Experiment, variant
-from bandits.experiments.settings import ExperimentConfig, shares_of
 from bandits.learners.baselines import ContextFree
 from bandits.policy import Policy
+from bandits.settings.experiments import ExperimentConfig, shares_of
 from bandits.types import Slot, Vector
 
 HOLDBACK = "holdback"

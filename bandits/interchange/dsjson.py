@@ -6,7 +6,7 @@
 
 For VW, `context` is the shared namespace c and `arm` the namespace a of each action: `-q ca` lets them meet. What VW
 has no word for stands in `pilotage`, which it skips, so nothing is lost: floats are written so that each bit returns.
-As the parser of VowpalWabbit 9 reads it; tests/test_interchange.py asks the real one.
+As the parser of VowpalWabbit 9 reads it; tests/interchange/test_round_trip.py asks the real one.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bandits.budget import TARGET
 from bandits.learners.first_day import believed, first_mix
+from bandits.money.budget import TARGET
 from bandits.policy import FrozenPolicy, with_floor
 from bandits.types import Context, LoggedFeedback, Mask, Matrix, Vector
 

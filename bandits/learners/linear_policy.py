@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bandits.budget import TARGET
 from bandits.learners.cost import CostModel
 from bandits.learners.scaling import Scaler
+from bandits.money.budget import TARGET
 from bandits.policy import FrozenPolicy, with_floor
 from bandits.types import Context, Mask, Matrix, Vector
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bandits.config import DomainConfig
 from bandits.errors import ShapeError
 from bandits.types import Scope
-from bandits.warehouse import PATIENCE_S, Run, opened, read_feedback
+from bandits.warehouse.loading import PATIENCE_S, Run, opened, read_feedback
 
 Period = Literal["daily", "weekly", "monthly"]
 REPORTED = "reported"  # verdict of the run in the warehouse; a night's is another word

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from bandits.config import DomainConfig
-from bandits.counterfactual import Log, effective
 from bandits.evaluation.weights import ENOUGH
 from bandits.monitoring.ecusum import Drop
 from bandits.monitoring.trend import DAY, Trend, trend
 from bandits.types import Mask, Scope, Vector
+from bandits.what_if.counterfactual import Log, effective
 
 ALPHA = 0.05  # of the trend, for one look
 SPARSE = 0.2  # share of decisions with a reward below which learning is slow
@@ -62,7 +62,7 @@ def look(log: Log, domain: DomainConfig, quarantined: tuple[str, ...] = ()) -> F
     feedback = log.feedback
     known = feedback.costs[np.isfinite(feedback.costs)]
     allowed: Mask = np.asarray((feedback.probabilities > 0.0).any(axis=0))
-    least = domain.floor / len(domain.arms) * 10.0  # of the budget a tenth may go to exploring an arm: budget.py
+    least = domain.floor / len(domain.arms) * 10.0  # of the budget a tenth may go to exploring an arm: money/budget.py
     return Figures(
         decisions=len(feedback) + feedback.missing,
         rewarded=len(feedback),

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bandits.config import Config, DomainConfig
 from bandits.errors import PilotageError, SnapshotError
-from bandits.keys import SigningKey, signing_key, trusted_keys
 from bandits.learners.frozen import thaw
-from bandits.record import Record
+from bandits.record.port import Record
 from bandits.rollout import probes
 from bandits.rollout.evidence import Evidence
 from bandits.rollout.machine import Judged, Order, after
@@ -24,11 +23,12 @@ from bandits.rollout.orders import LEASE_S, Lease, OrderBook, Seen
 from bandits.rollout.sealing import seal
 from bandits.rollout.slots import canary_ends, place
 from bandits.served import Serving, fit
-from bandits.snapshots import load
+from bandits.snapshots.keys import SigningKey, signing_key, trusted_keys
+from bandits.snapshots.loading import load
 from bandits.types import Scope
 
 if TYPE_CHECKING:
-    from bandits.serving import Home
+    from bandits.home import Home
 
 RENEW_S = 1.0  # a lease younger than this is not renewed
 PROBE_S = 5.0  # between two probes

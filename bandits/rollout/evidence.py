@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from bandits.config import DomainConfig
 from bandits.monitoring.eprocess import AboveZero, EProcess, TooOften
-from bandits.record import Record, Row
+from bandits.record.port import Record, Row
 from bandits.rewards import activated, reward
 from bandits.rollout.machine import Judged, Order
 from bandits.rollout.slots import canary_ends, control_begins, place

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 from bandits.config import Config
 from bandits.errors import RolloutError, SnapshotError
-from bandits.keys import SigningKey, trusted_keys
-from bandits.record import BUSY_S
+from bandits.record.sql import BUSY_S
 from bandits.rollout import probes
 from bandits.rollout.controller import candidate
 from bandits.rollout.machine import Aborted, Approved, Order, RolledBack, after, begun, first
 from bandits.rollout.orders import LEASE_S, Lease, OrderBook, Seen
 from bandits.rollout.sealing import seal
-from bandits.rollout.settings import RolloutConfig
-from bandits.snapshots import list_versions
+from bandits.settings.rollout import RolloutConfig
+from bandits.snapshots.keys import SigningKey, trusted_keys
+from bandits.snapshots.loading import list_versions
 from bandits.types import Scope
 
 if TYPE_CHECKING:
-    from bandits.serving import Home
+    from bandits.home import Home
 
 
 def begin(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from bandits.errors import RolloutError
-from bandits.rollout.settings import RolloutConfig
+from bandits.settings.rollout import RolloutConfig
 from bandits.types import Scope
 
 Phase: TypeAlias = Literal["waiting", "canary", "complete", "rolled back", "aborted"]

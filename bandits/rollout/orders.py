@@ -24,12 +24,12 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from bandits.database import open_database
 from bandits.errors import InvalidNameError, RolloutError
-from bandits.keys import SigningKey, signer_of
-from bandits.record_tables import HEAD, META
+from bandits.record.database import open_database
+from bandits.record.tables import HEAD, META
 from bandits.rollout.machine import Order
-from bandits.rollout.settings import RolloutConfig
+from bandits.settings.rollout import RolloutConfig
+from bandits.snapshots.keys import SigningKey, signer_of
 from bandits.types import Scope
 
 LEASE_S = 4.0  # the longest that a canary serves unwatched

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bandits.budget import affordable
 from bandits.config import DomainConfig
 from bandits.features import width
+from bandits.money.budget import affordable
 from bandits.policy import Policy, served
 from bandits.types import Context, Mask, Matrix
 

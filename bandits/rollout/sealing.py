@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bandits.audit import Action, Audit
 from bandits.durable import locked
+from bandits.record.audit import Action, Audit
 from bandits.rollout.machine import Order
 from bandits.rollout.orders import OrderBook
 from bandits.types import Scope
 
 if TYPE_CHECKING:
-    from bandits.serving import Home
+    from bandits.home import Home
 
 
 def seal(home: Home, book: OrderBook, scope: Scope) -> int:

@@ -8,7 +8,7 @@ out again from the record and the order.
 
 from __future__ import annotations
 
-from bandits.experiments.assignment import BUCKETS, bucket
+from bandits.assignment import BUCKETS, bucket
 
 
 def place(seed: str, unit: str) -> int:

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bandits.config import Config
-from bandits.keys import trusted_keys
 from bandits.rollout.evidence import ALPHAS, Evidence
 from bandits.rollout.machine import Order
 from bandits.rollout.orders import OrderBook, Seen
 from bandits.rollout.watching import FIRST, says
-from bandits.snapshots import list_versions
+from bandits.snapshots.keys import trusted_keys
+from bandits.snapshots.loading import list_versions
 from bandits.types import Scope
 
 if TYPE_CHECKING:
-    from bandits.serving import Home
+    from bandits.home import Home
 
 WIDTH = 80  # of a terminal
 

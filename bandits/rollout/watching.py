@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from bandits.config import Config
 from bandits.errors import PilotageError
+from bandits.home import Home
 from bandits.rollout.controller import PAUSE_S, Controller
 from bandits.rollout.machine import Order
-from bandits.serving import Home
 from bandits.types import Scope
 
 IDLE_S = 1.0  # between two looks while no canary serves

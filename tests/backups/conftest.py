@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bandits import privacy
 from bandits.config import load_config
-from bandits.keys import signing_key
-from bandits.ledger import Ledger
-from bandits.people import People
-from bandits.prompts import Prompts
-from bandits.record import rows
-from bandits.serving import Home
-from bandits.snapshots import publish
+from bandits.home import Home
+from bandits.money.ledger import Ledger
+from bandits.privacy import erasing as privacy
+from bandits.privacy.people import People
+from bandits.privacy.prompts import Prompts
+from bandits.record.port import rows
+from bandits.snapshots.keys import signing_key
+from bandits.snapshots.publishing import publish
 from bandits.types import Decision
-from bandits.warehouse import load as load_warehouse
-from bandits.warehouse import write_run
+from bandits.warehouse.loading import load as load_warehouse
+from bandits.warehouse.loading import write_run
 from tests.backups.home import (
     ASKED,
     HERE,

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bandits.backup import Backup, backup
+from bandits.backups.backup import Backup, backup
 from bandits.config import Config, load_config
+from bandits.home import Home
 from bandits.ids import IdRing
-from bandits.serving import Home
-from bandits.testing import sample_decision
+from bandits.testing.ports import sample_decision
 from bandits.types import Decision, Outcome, Scope, new_id
 from tests.logs import truth
 

@@ -9,10 +9,10 @@ import signal
 
 import pytest
 
-from bandits.backup import backup, sealed_manifest
+from bandits.backups.backup import backup, sealed_manifest
+from bandits.backups.restore import check, restore
 from bandits.errors import BackupError
-from bandits.restore import check, restore
-from bandits.serving import Home
+from bandits.home import Home
 from tests.backups.home import (
     DAY,
     NOW,

@@ -12,23 +12,24 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from bandits import privacy
-from bandits.audit import Audit
-from bandits.audited import broken_links
-from bandits.backup import FORMAT
-from bandits.backup_rows import SEALED
+from bandits.backups.backup import FORMAT
+from bandits.backups.restore import restore
+from bandits.backups.rows import SEALED
 from bandits.errors import KeyFileError, PilotageError
-from bandits.keys import trusted_keys
-from bandits.people import People, unseal
-from bandits.prompts import Prompts
-from bandits.record import rows
-from bandits.record_tables import DECISIONS, EPOCHS, HEAD, META, OUTCOMES, TOMBSTONES
-from bandits.restore import restore
+from bandits.explaining.audited import broken_links
+from bandits.home import Home
+from bandits.privacy import erasing as privacy
+from bandits.privacy.people import People, unseal
+from bandits.privacy.prompts import Prompts
+from bandits.record.audit import Audit
+from bandits.record.port import rows
+from bandits.record.tables import DECISIONS, EPOCHS, HEAD, META, OUTCOMES, TOMBSTONES
 from bandits.rewards import feedback
-from bandits.serving import Home
-from bandits.snapshots import content_hash, load
+from bandits.snapshots.keys import trusted_keys
+from bandits.snapshots.loading import load
+from bandits.snapshots.manifest import content_hash
 from bandits.types import Decision
-from bandits.warehouse import read_runs
+from bandits.warehouse.loading import read_runs
 from tests.backups.home import (
     ASKED,
     DAY,

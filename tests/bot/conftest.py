@@ -18,12 +18,14 @@ import pytest
 import yarl
 
 from bandits.config import Config, load_config
-from bandits.keys import signing_key
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
 from bandits.policy import Policy
-from bandits.record import Record, rows
-from bandits.serving import Home, Server
-from bandits.snapshots import ARRAYS, publish
+from bandits.record.port import Record, rows
+from bandits.serving import Server
+from bandits.snapshots.keys import signing_key
+from bandits.snapshots.manifest import ARRAYS
+from bandits.snapshots.publishing import publish
 from bandits.types import Decision, Outcome, Scope
 from bot.client import Bot
 from gateway.adapter import Adapter

@@ -10,7 +10,7 @@ import pytest
 from bandits.config import load_config
 from bandits.errors import ConfigError
 from bandits.ids import bare
-from bandits.record import rows
+from bandits.record.port import rows
 from bandits.types import Decision
 from bot.run import TOKEN, DiscordError, run
 from bot.words import decision_of

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandits.ids import sign
-from bandits.keys import SecretKey
+from bandits.snapshots.keys import SecretKey
 from bandits.types import Decision, Scope, new_id
 from bot.words import decision_of, model_failed, no_prompt, not_recorded, parts, without_mention
 from gateway.adapter import Reply

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from bandits.counterfactual import Log, fit, fixed_arm, unknown
 from bandits.learners.baselines import best_mix
-from bandits.record import rows
-from bandits.record_memory import MemoryRecord
-from bandits.snapshots import Listed, Manifest
-from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
+from bandits.snapshots.loading import Listed
+from bandits.snapshots.manifest import Manifest
+from bandits.testing.ports import ELSEWHERE, HERE, sample_decision, sample_outcome
+from bandits.what_if.counterfactual import Log, fit, fixed_arm, unknown
 from dashboard import figures
 from dashboard.figures import DAY_S, Draws, Estimate, PlaneRow
 from dashboard.words import MINUS, age, dollars, money_interval, per_thousand, percent, reward_interval, signed

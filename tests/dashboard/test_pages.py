@@ -18,12 +18,12 @@ from streamlit.testing.v1 import AppTest
 
 import dashboard
 from bandits.config import load_config
-from bandits.keys import signing_key
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
-from bandits.serving import Home
-from bandits.snapshots import publish
+from bandits.snapshots.keys import signing_key
+from bandits.snapshots.publishing import publish
 from bandits.types import Outcome
-from bandits.warehouse import load, write_run
+from bandits.warehouse.loading import load, write_run
 from dashboard import source
 from dashboard.words import per_thousand, signed
 from tests.dashboard.worlds import ARMS, PRICES, SCOPE, Served, configured, fill

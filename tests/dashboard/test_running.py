@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bandits.counterfactual import Log, Models, fit
 from bandits.evaluation import dr, sequences
+from bandits.what_if.counterfactual import Log, Models, fit
 from dashboard.figures import ALPHA
 from dashboard.running import LOOKS, conclusion, running
 from tests.dashboard.worlds import DOMAIN, PRICES, expected, truth, two_days

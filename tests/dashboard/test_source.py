@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from bandits.record_memory import MemoryRecord
-from bandits.testing import ELSEWHERE, HERE, sample_decision, sample_outcome
+from bandits.record.memory import MemoryRecord
+from bandits.testing.ports import ELSEWHERE, HERE, sample_decision, sample_outcome
 from bandits.types import Slot
-from bandits.warehouse import load
+from bandits.warehouse.loading import load
 from dashboard import source
 from dashboard.figures import DAY_S
 from tests.dashboard.worlds import DOMAIN

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from bandits.config import ArmConfig, DomainConfig, load_config
-from bandits.counterfactual import Log
 from bandits.features import text_context
-from bandits.record import rows
-from bandits.record_memory import MemoryRecord
+from bandits.home import Home
+from bandits.record.memory import MemoryRecord
+from bandits.record.port import rows
 from bandits.router import Router
-from bandits.serving import Home
 from bandits.types import LoggedFeedback, Outcome, Scope
-from bandits.warehouse import load
+from bandits.warehouse.loading import load
+from bandits.what_if.counterfactual import Log
 from dashboard.figures import DAY_S
 
 ARMS = ("cheap", "good", "dear")

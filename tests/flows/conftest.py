@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bandits.serving import Home
+from bandits.home import Home
 
 ROOT = Path(__file__).parents[2]
 

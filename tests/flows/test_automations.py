@@ -13,7 +13,7 @@ from queue import Queue
 import httpx
 import pytest
 
-from bandits.warehouse import read_runs
+from bandits.warehouse.loading import read_runs
 from tests.flows.conftest import ROOT, ended, wait_for
 
 pytestmark = pytest.mark.slow

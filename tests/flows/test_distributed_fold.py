@@ -11,16 +11,16 @@ import pytest
 
 from bandits.config import load_config
 from bandits.errors import ConfigError
-from bandits.fold import Logged
+from bandits.home import Home
 from bandits.learners.doubly_robust import Parameters
-from bandits.serving import Home
-from bandits.snapshots import content_hash
-from bandits.training import prepare, train
+from bandits.snapshots.manifest import content_hash
+from bandits.training.fold import Logged
+from bandits.training.training import prepare, train
 from bandits.types import Scope
-from bandits.warehouse import load
+from bandits.warehouse.loading import load
 from flows.train import on_cluster
 from tests.flows.conftest import ROOT
-from tests.test_fold import entries
+from tests.training.rounds import entries
 
 distributed = pytest.importorskip("distributed")
 pytest.importorskip("prefect_dask")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bandits.record import rows
-from bandits.restore import restore
-from bandits.serving import Home
-from bandits.testing import sample_decision
+from bandits.backups.restore import restore
+from bandits.home import Home
+from bandits.record.port import rows
+from bandits.testing.ports import sample_decision
 from bandits.types import Scope
 from flows.maintain import maintain
 

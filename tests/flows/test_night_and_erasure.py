@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from bandits import night, privacy
-from bandits.audit import Audit
+from bandits.home import Home
 from bandits.ids import IdRing
-from bandits.nights import publish
+from bandits.night import night
+from bandits.privacy import erasing as privacy
+from bandits.record.audit import Audit
 from bandits.router import Router
-from bandits.serving import Home
-from bandits.snapshots import latest
+from bandits.scheduled.nights import publish
+from bandits.snapshots.loading import latest
 from bandits.types import Outcome
-from bandits.warehouse import load, read_feedback
-from tests.test_privacy import CONFIG, HERE, NOW
+from bandits.warehouse.loading import load, read_feedback
+from tests.privacy.test_erasing import CONFIG, HERE, NOW
 
 
 def test_a_night_that_an_erasure_overtakes_keeps_what_serves(tmp_path):

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 from bandits.config import load_config
-from bandits.keys import trusted_keys
-from bandits.serving import Home, Server
-from bandits.snapshots import load
+from bandits.home import Home
+from bandits.serving import Server
+from bandits.snapshots.keys import trusted_keys
+from bandits.snapshots.loading import load
 from bandits.types import Outcome, Scope
-from bandits.warehouse import read_runs
-from tests import test_nights
+from bandits.warehouse.loading import read_runs
 from tests.flows.conftest import asked, ended, pilotage, wait_for
+from tests.scheduled import scopes as nights
 
 ROOT = Path(__file__).parents[2]
 SCOPE = Scope("demo", "main", "model_routing")
@@ -216,16 +217,16 @@ NIGHTS = "import json; from flows.night import nights; print(json.dumps(nights(n
 @pytest.mark.slow
 def test_the_flow_spends_the_nights_in_as_many_processes_as_it_is_told(api, tmp_path, monkeypatch):
     """One worker and two, in a home each: the same contents, nothing trained twice; two tasks that run at once."""
-    scopes, found, overlap = [test_nights.SCOPE, test_nights.SIDE], [], []
+    scopes, found, overlap = [nights.SCOPE, nights.SIDE], [], []
     (tmp_path / "pilotage.toml").write_text(WORKSPACES.format(), encoding="utf-8")
     monkeypatch.setenv("PILOTAGE_CONFIG", str(tmp_path / "pilotage.toml"))
     config = load_config()
     for workers in (1, 2):
-        home = test_nights.filled(Home(tmp_path / str(workers)), test_nights.rows_of(scopes, 300))
+        home = nights.filled(Home(tmp_path / str(workers)), nights.rows_of(scopes, 300))
         monkeypatch.setenv("PILOTAGE_HOME", str(home.root))
         monkeypatch.setenv("PILOTAGE_NIGHT_WORKERS", str(workers))
         for repeated in (False, True):
-            command = [sys.executable, "-c", NIGHTS.format(now=test_nights.NOW)]
+            command = [sys.executable, "-c", NIGHTS.format(now=nights.NOW)]
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             table = json.loads(done.stdout.splitlines()[-1])
@@ -234,8 +235,8 @@ def test_the_flow_spends_the_nights_in_as_many_processes_as_it_is_told(api, tmp_
             ]
             if not repeated:
                 overlap.append(_at_once(api, scopes))
-        test_nights.assert_spent_once(home, config, scopes)
-        found.append(test_nights.contents(home, scopes))
+        nights.assert_spent_once(home, config, scopes)
+        found.append(nights.contents(home, scopes))
 
     assert found[0] == found[1]
     assert overlap == [False, True]

@@ -17,11 +17,11 @@ import pytest
 
 import flows
 from bandits.config import load_config
-from bandits.serving import Home
+from bandits.home import Home
 from bandits.types import Scope
-from bandits.warehouse import read_runs
+from bandits.warehouse.loading import read_runs
 from tests.flows.conftest import ROOT, pilotage, wait_for
-from tests.test_fold import entries
+from tests.training.rounds import entries
 
 SCOPE = Scope("demo", "main", "model_routing")
 

@@ -10,8 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 import dashboard
 from bandits.config import load_config
-from bandits.record import rows
-from bandits.serving import Home
+from bandits.home import Home
+from bandits.record.port import rows
 from bandits.types import Decision, Outcome
 from gateway.replay import Replay
 from service.keys import make_key

@@ -11,10 +11,10 @@ import numpy as np
 
 from bandits.config import ArmConfig, DomainConfig
 from bandits.experiments.serving import builtin
-from bandits.gateway_settings import GatewayConfig
-from bandits.record_memory import MemoryRecord
+from bandits.record.memory import MemoryRecord
 from bandits.router import Router
 from bandits.served import Serving
+from bandits.settings.gateway import GatewayConfig
 from bandits.types import Decision, Outcome, Scope
 from gateway.answer import Gateway
 from gateway.http import Key, Server

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandits.gateway_settings import GatewayConfig
+from bandits.settings.gateway import GatewayConfig
 from gateway.breaker import UNPAID, Breaker, Breakers
 from gateway.retry import PASSING, RetryBudget, pause
 

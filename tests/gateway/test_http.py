@@ -11,8 +11,8 @@ from email.utils import formatdate
 
 import pytest
 
-from bandits.catalogue import ProviderConfig
 from bandits.errors import ConfigError
+from bandits.settings.catalogue import ProviderConfig
 from gateway.adapter import Adapter, Ask, GatewayError, Piece
 from gateway.failures import kind_of, retry_after, told
 from gateway.live import open_live

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bandits.caps import HOLD_S, nano
-from bandits.config import CapsConfig
-from bandits.ledger import Ledger
-from bandits.record import SqlRecord, rows
+from bandits.money.caps import HOLD_S, nano
+from bandits.money.ledger import Ledger
+from bandits.record.port import rows
+from bandits.record.sql import SqlRecord
 from bandits.rewards import cost
 from bandits.router import Router
+from bandits.settings.caps import CapsConfig
 from bandits.types import Decision, Outcome
 from gateway.adapter import Ask
 from tests.gateway.conftest import QUICK, SCOPE, USD, domain, world
@@ -73,8 +74,8 @@ SPENDER = """
 import asyncio, random, sys
 import numpy as np
 from bandits.errors import BudgetExhaustedError
-from bandits.ledger import Ledger
-from bandits.record import SqlRecord
+from bandits.money.ledger import Ledger
+from bandits.record.sql import SqlRecord
 from bandits.router import Router
 from gateway.adapter import Ask
 from gateway.answer import Gateway, UnansweredError

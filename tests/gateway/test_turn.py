@@ -6,11 +6,11 @@ import asyncio
 import json
 
 from bandits.conversation import FOLLOWS, Talk
-from bandits.judge_settings import JudgeConfig
-from bandits.record import rows
+from bandits.explaining.why import explain
+from bandits.record.port import rows
 from bandits.rewards import activated, feedback
+from bandits.settings.judge import JudgeConfig
 from bandits.types import JUDGE, SIGNALS
-from bandits.why import explain
 from gateway.adapter import Ask, Piece
 from gateway.testing_faults import TEXT
 from tests.gateway.conftest import SCOPE, domain, world

@@ -10,12 +10,12 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from bandits.backup import FORMAT, backup
-from bandits.people import People
-from bandits.prompts import Prompts
-from bandits.record import SqlRecord
-from bandits.serving import Home
-from bandits.testing import plain, sample_decision, sample_outcome
+from bandits.backups.backup import FORMAT, backup
+from bandits.home import Home
+from bandits.privacy.people import People
+from bandits.privacy.prompts import Prompts
+from bandits.record.sql import SqlRecord
+from bandits.testing.ports import plain, sample_decision, sample_outcome
 
 HERE = Path(__file__).parent
 TOML = """

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bandits import record_tables, warehouse
-from bandits.record import SqlRecord
-from bandits.testing import ELSEWHERE, plain, sample_decision, sample_outcome
+from bandits.record import tables as record_tables
+from bandits.record.sql import SqlRecord
+from bandits.testing.ports import ELSEWHERE, plain, sample_decision, sample_outcome
 from bandits.types import Slot
+from bandits.warehouse import loading as warehouse
 
 HERE = Path(__file__).parent
 

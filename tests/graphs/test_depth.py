@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits.config import load_config, parse_config
-from bandits.record import rows
-from bandits.serving import Home
+from bandits.home import Home
+from bandits.record.port import rows
 from graphs import EXAMPLE
 from graphs.audit import Counters
 from graphs.depth import READ, choosing, shortened, wanted

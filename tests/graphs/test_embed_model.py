@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from bandits.embedding_settings import EmbeddingConfig
+from bandits.settings.embedding import EmbeddingConfig
 from graphs.embed import HashedSvd
 from graphs.embed_model import Http, Packaged
 from graphs.equipment import embedder_of

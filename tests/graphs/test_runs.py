@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from bandits.testing_postgres import programs
+from bandits.testing.postgres import programs
 from graphs import runs as module
 from graphs.audit import Counters
 from graphs.errors import RunsError, RunTakenError, UnknownRunError

@@ -9,7 +9,6 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from bandits import candidates
 from bandits.errors import SnapshotError
 from bandits.learners import corrected, direct_method, doubly_robust, offset_tree
 from bandits.learners.baselines import ContextFree
@@ -36,7 +35,7 @@ from bandits.learners.passes import (
 from bandits.learners.ridge import Gram
 from bandits.learners.scaling import ContextSums, Scaler
 from bandits.learners.slab import DAY_S, Slab
-from bandits.testing_learners import (
+from bandits.testing.learners import (
     Learn,
     LearnerConformance,
     Pass,
@@ -45,7 +44,8 @@ from bandits.testing_learners import (
     StreamConformance,
     events_of,
 )
-from bandits.training import prepare, train
+from bandits.training import candidates
+from bandits.training.training import prepare, train
 from tests.logs import domain, simulate
 
 N, D = 1000, 64

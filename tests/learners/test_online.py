@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from bandits.errors import ContextError, ShapeError
 from bandits.learners.online import DEFAULT, LINEAR, OnlineLearner
 from bandits.learners.scaling import Scaler
-from bandits.policy import draw, with_floor
-from bandits.snapshots import FrozenPolicy
+from bandits.policy import FrozenPolicy, draw, with_floor
 
 SMALL = replace(DEFAULT, waves=24, width_waves=12, at_once=40, block=0.1)
 SCALER = Scaler(np.array([0.5, 0.0, -1.0, 2.0]), np.array([1.0, 2.0, 0.5, 3.0]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from bandits.backup_rows import seal_record
-from bandits.people import People
+from bandits.backups.rows import seal_record
+from bandits.privacy.people import People
 from bandits.rollout.orders import LEASES, ORDERS
 from tests.rollout.world import SCOPE
 

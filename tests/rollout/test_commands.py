@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bandits.audit import Audit
 from bandits.config import load_config
-from bandits.keys import signing_key, trusted_keys
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
+from bandits.record.audit import Audit
 from bandits.rollout.giving import begin
 from bandits.rollout.orders import OrderBook, Seen
-from bandits.serving import Home, Server
-from bandits.snapshots import publish
+from bandits.serving import Server
+from bandits.snapshots.keys import signing_key, trusted_keys
+from bandits.snapshots.publishing import publish
 from bandits.types import Outcome, Slot
 from tests.rollout.world import ARMS, SCOPE
 from tests.test_cli import run

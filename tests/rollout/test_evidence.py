@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from bandits.assignment import BUCKETS
 from bandits.errors import EvidenceError
-from bandits.experiments.assignment import BUCKETS
 from bandits.monitoring.eprocess import AboveZero, TooOften
-from bandits.record import Row
+from bandits.record.port import Row
 from bandits.rollout.evidence import Evidence
 from bandits.rollout.machine import Order, begun, first
 from bandits.rollout.slots import canary_ends, control_begins, place

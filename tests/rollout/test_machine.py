@@ -13,15 +13,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bandits.audit import Audit
 from bandits.errors import PilotageError, RecordError, RolloutError
-from bandits.record_memory import MemoryRecord
+from bandits.record.audit import Audit
+from bandits.record.memory import MemoryRecord
 from bandits.rollout import giving
 from bandits.rollout.machine import Aborted, Approved, Judged, RolledBack, after, begun, first
 from bandits.rollout.orders import OrderBook
 from bandits.rollout.sealing import seal
-from bandits.rollout.settings import RolloutConfig
 from bandits.rollout.slots import canary_ends, place
+from bandits.settings.rollout import RolloutConfig
 from bandits.types import Slot
 from tests.rollout.world import SCOPE, World
 

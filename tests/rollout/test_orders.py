@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from nacl.signing import VerifyKey
 from sqlalchemy.exc import DBAPIError
 
-from bandits import record_postgres
-from bandits.audit import Audit
 from bandits.errors import RolloutError
-from bandits.keys import SigningKey
+from bandits.record import postgres as record_postgres
+from bandits.record.audit import Audit
 from bandits.rollout.controller import Controller
 from bandits.rollout.machine import Order, first
 from bandits.rollout.orders import LEASE_S, Lease, OrderBook, decode, encode
-from bandits.rollout.settings import RolloutConfig
+from bandits.settings.rollout import RolloutConfig
+from bandits.snapshots.keys import SigningKey
 from tests.rollout.world import SCOPE, World
 
 STRANGER = SigningKey(bytes(32))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bandits.audit import Audit
-from bandits.experiments.settings import HoldbackConfig
-from bandits.keys import trusted_keys
-from bandits.replay import Policies, verify
+from bandits.explaining.replay import Policies, verify
+from bandits.record.audit import Audit
 from bandits.rollout.giving import roll_back
 from bandits.rollout.slots import canary_ends, place
+from bandits.settings.experiments import HoldbackConfig
+from bandits.snapshots.keys import trusted_keys
 from bandits.types import Outcome, Slot
 from tests.rollout.world import SCOPE, World
 

@@ -8,14 +8,15 @@ import numpy as np
 from nacl.signing import VerifyKey
 
 from bandits.config import Config, parse_config
-from bandits.keys import SigningKey, signing_key
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
-from bandits.record_memory import MemoryRecord
+from bandits.record.memory import MemoryRecord
 from bandits.rollout.giving import begin
 from bandits.rollout.machine import Order
 from bandits.rollout.orders import OrderBook
-from bandits.serving import Home, Server
-from bandits.snapshots import publish
+from bandits.serving import Server
+from bandits.snapshots.keys import SigningKey, signing_key
+from bandits.snapshots.publishing import publish
 from bandits.types import Decision, Outcome, Scope
 
 SCOPE = Scope("acme", "main", "own")

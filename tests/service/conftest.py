@@ -18,11 +18,11 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from bandits import snapshots
 from bandits.config import Config, parse_config
-from bandits.keys import signing_key
+from bandits.home import Home
 from bandits.learners.baselines import ContextFree
-from bandits.serving import Home
+from bandits.snapshots import publishing
+from bandits.snapshots.keys import signing_key
 from bandits.types import Scope
 from service.app import create_app
 from service.keys import make_key
@@ -164,11 +164,11 @@ def other(running, rival) -> Iterator[httpx.Client]:
 def publish(home) -> Callable[..., str]:
     """Publishes a policy that plays one arm (and the floor) for a scope; gives the version."""
 
-    def publishing(arm: str = "large", scope: str = "acme/main/model_routing", to: Home = home) -> str:
+    def published(arm: str = "large", scope: str = "acme/main/model_routing", to: Home = home) -> str:
         values = np.array([float(name == arm) for name in ARMS])
         policy = ContextFree("fixed", ARMS, "text-1", values, np.full(3, 1e-4), 1e-3, 0.02)
         now, key = time.time(), signing_key(home.root)
-        manifest = snapshots.publish(
+        manifest = publishing.publish(
             to.snapshots,
             Scope.parse(scope),
             policy.freeze(),
@@ -181,7 +181,7 @@ def publish(home) -> Callable[..., str]:
         )
         return manifest.version
 
-    return publishing
+    return published
 
 
 def _as_documented(document: dict, response: httpx.Response) -> None:

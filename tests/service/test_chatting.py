@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from bandits.config import Config, parse_config
-from bandits.gateway_settings import GatewayConfig
+from bandits.settings.gateway import GatewayConfig
 from gateway.testing_faults import TEXT, FaultServer, fault_server
 from service.keys import make_key
 
@@ -69,7 +69,7 @@ def configured(servers: dict[str, FaultServer], **more: object) -> Config:
 @pytest.fixture(scope="module")
 def door(tmp_path_factory) -> Iterator[tuple]:
     """A service over two models, and the official client."""
-    from bandits.serving import Home
+    from bandits.home import Home
     from tests.service.conftest import serving
 
     home = Home(tmp_path_factory.mktemp("door") / "home")

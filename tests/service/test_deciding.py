@@ -10,9 +10,9 @@ import pytest
 
 from bandits.features import Asker, Request, Turn, context, text_context
 from bandits.ids import bare
-from bandits.people import People
-from bandits.prompts import Prompts
-from bandits.record import rows
+from bandits.privacy.people import People
+from bandits.privacy.prompts import Prompts
+from bandits.record.port import rows
 from bandits.types import Scope
 
 JSON = {"Content-Type": "application/json"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from bandits.home import Home
 from bandits.ids import bare
-from bandits.keys import rotate_id_key
-from bandits.record import rows
-from bandits.serving import Home
+from bandits.record.port import rows
+from bandits.snapshots.keys import rotate_id_key
 from bandits.types import Decision
 from service.keys import make_key
 

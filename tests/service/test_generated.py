@@ -27,7 +27,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from bandits.serving import Home
+from bandits.home import Home
 from service.gate import OPEN
 from service.keys import make_key
 from service.pilot import Pilot

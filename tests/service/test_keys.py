@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from bandits.audit import Audit
 from bandits.errors import InvalidNameError, KeyFileError
+from bandits.record.audit import Audit
 from service.gate import NEEDED, OPEN
 from service.keys import SCOPES, KeyRing, list_keys, make_key, renew_key
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from bandits.config import parse_config
 from bandits.errors import ConfigError
-from bandits.limits import WINDOW_S, admit
+from bandits.settings.limits import WINDOW_S, admit
 from service.limits import Limiter, RedisStore, SharedTable, Store
 
 T = 1.7e9

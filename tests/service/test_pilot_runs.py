@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from bandits.config import parse_config
-from bandits.pilot_settings import PilotConfig
-from bandits.serving import Home
+from bandits.home import Home
+from bandits.settings.pilot import PilotConfig
 from graphs import runs as store
 from graphs.depth import READ
 from graphs.runs import RunStore

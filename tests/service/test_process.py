@@ -31,7 +31,7 @@ if sys.argv[1] == "absent":
     sys.modules.update(dict.fromkeys(HEAVY))  # importing one of them fails as if it were not installed
 import httpx, uvicorn
 from bandits.config import home, load_config
-from bandits.serving import Home
+from bandits.home import Home
 from service.app import create_app
 from service.keys import make_key
 key = make_key(Home(home()), "acme", "test")

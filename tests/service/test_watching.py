@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from bandits.serving import Home
+from bandits.home import Home
 from bandits.types import Scope
 from service.metrics import EDGES, Metrics
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nacl.signing import VerifyKey
 
-from bandits.keys import SigningKey, signing_key
+from bandits.snapshots.keys import SigningKey, signing_key
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from nacl.signing import VerifyKey
 
-from bandits import snapshots
 from bandits.errors import SnapshotError
-from bandits.keys import SigningKey
 from bandits.policy import FrozenPolicy
-from bandits.snapshots import MANIFEST, SIGNATURE, load
+from bandits.snapshots import publishing
+from bandits.snapshots.keys import SigningKey
+from bandits.snapshots.loading import load
+from bandits.snapshots.manifest import MANIFEST, SIGNATURE
 from bandits.types import Scope
 
 SCOPE = Scope("demo", "main", "model_routing")
@@ -41,7 +42,7 @@ def frozen(value: float = 0.25) -> FrozenPolicy:
 def publish(root: Path, key: SigningKey, policy: FrozenPolicy | None = None, scope: Scope = SCOPE, **changes: object):
     """Publish with the arguments that the test does not care about filled in."""
     given = {"position": 41, "parent": None, "evidence": {"gate": "pass"}, "created": CREATED, "expires": EXPIRES}
-    return snapshots.publish(root, scope, policy or frozen(), **(given | changes), key=key)
+    return publishing.publish(root, scope, policy or frozen(), **(given | changes), key=key)
 
 
 def resign(folder: Path, signer: SigningKey, /, **changes: object) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bandits import keys
 from bandits.errors import KeyFileError
-from bandits.keys import signing_key, trusted_keys
+from bandits.snapshots import keys
+from bandits.snapshots.keys import signing_key, trusted_keys
 
 
 class TestKeys:

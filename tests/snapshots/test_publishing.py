@@ -10,9 +10,9 @@ import pytest
 from nacl.signing import VerifyKey
 
 from bandits.errors import SnapshotError
-from bandits.keys import SigningKey, trusted_keys
-from bandits.snapshot_reader import SnapshotReader
-from bandits.snapshots import list_versions, load
+from bandits.snapshots.keys import SigningKey, trusted_keys
+from bandits.snapshots.loading import list_versions, load
+from bandits.snapshots.reader import SnapshotReader
 from tests.snapshots.published import CREATED, NOW, SCOPE, answer, folder, frozen, publish, run
 
 
@@ -88,9 +88,9 @@ def crash_at(call):
     return wrapped
 os.fsync, os.rename = crash_at(os.fsync), crash_at(os.rename)
 import numpy as np
-from bandits.keys import SigningKey
+from bandits.snapshots.keys import SigningKey
 from bandits.policy import FrozenPolicy
-from bandits.snapshots import publish
+from bandits.snapshots.publishing import publish
 from bandits.types import Scope
 publish(Path(sys.argv[1]), Scope.parse(sys.argv[3]), FrozenPolicy("new", ("a",), "text-1", {"x": np.ones(3)}),
         position=1, parent=None, evidence={}, created=1000.0, expires=2000.0, key=SigningKey(bytes(32)))
@@ -136,9 +136,9 @@ print(len(calls))
         """Forty snapshots by two processes: forty numbers without a gap, each whole, each with its own content."""
         script = """
 import numpy as np
-from bandits.keys import signing_key
+from bandits.snapshots.keys import signing_key
 from bandits.policy import FrozenPolicy
-from bandits.snapshots import publish
+from bandits.snapshots.publishing import publish
 from bandits.types import Scope
 root, home, scope, who = Path(sys.argv[1]), Path(sys.argv[2]), Scope.parse(sys.argv[3]), int(sys.argv[4])
 print("ready", flush=True)
@@ -170,7 +170,8 @@ for i in range(20):
         manifest = publish(root, key)
         script = """
 before = set(sys.modules)
-from bandits.snapshots import content_hash, load
+from bandits.snapshots.manifest import content_hash
+from bandits.snapshots.loading import load
 from bandits.types import Scope
 from nacl.signing import VerifyKey
 trusted = {"k": VerifyKey(bytes.fromhex(sys.argv[3]))}

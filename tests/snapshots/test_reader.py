@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 
-from bandits.snapshot_reader import SnapshotReader
-from bandits.snapshots import ARRAYS, SIGNATURE, list_versions
+from bandits.snapshots.loading import list_versions
+from bandits.snapshots.manifest import ARRAYS, SIGNATURE
+from bandits.snapshots.reader import SnapshotReader
 from tests.snapshots.published import EXPIRES, NOW, SCOPE, folder, publish, refusal
 
 

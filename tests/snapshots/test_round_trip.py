@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from nacl.signing import VerifyKey
 
-from bandits import snapshots
-from bandits.keys import key_id
 from bandits.policy import FrozenPolicy
-from bandits.snapshot_reader import SnapshotReader
-from bandits.snapshots import ARRAYS, DTYPES, MANIFEST, SIGNATURE, content_hash, load
+from bandits.snapshots import loading, manifest
+from bandits.snapshots.keys import key_id
+from bandits.snapshots.loading import load
+from bandits.snapshots.manifest import ARRAYS, DTYPES, MANIFEST, SIGNATURE, content_hash
+from bandits.snapshots.reader import SnapshotReader
 from tests.snapshots.published import GOLDEN, NOW, SCOPE, answer, folder, frozen, publish
 
 
@@ -66,11 +67,11 @@ class TestRoundTrip:
 
     def test_versions_count_up_and_latest_is_the_highest(self, root, key, trusted):
         """Also past 999999, where text order and number order part."""
-        assert snapshots.latest(root, SCOPE) is None
+        assert loading.latest(root, SCOPE) is None
         assert [publish(root, key).version for _ in range(3)] == ["000001", "000002", "000003"]
         folder(root, "999999").mkdir()
         assert publish(root, key, parent="000003").version == "1000000"
-        assert snapshots.latest(root, SCOPE) == "1000000"
+        assert loading.latest(root, SCOPE) == "1000000"
         assert load(root, SCOPE, trusted=trusted, now=NOW).manifest.parent == "000003"
 
     def test_a_rollback_is_the_old_content_under_a_higher_number(self, root, key, trusted):
@@ -123,7 +124,7 @@ class TestContentHash:
         """With different hash seeds, and names in opposite order."""
         script = """
 import numpy as np
-from bandits.snapshots import content_hash
+from bandits.snapshots.manifest import content_hash
 names = sys.argv[1].split(",")
 print(content_hash({name: np.sin(np.arange(50.0) + len(name)).round(6) for name in names}))
 """
@@ -143,7 +144,7 @@ class TestGolden:
         """Manifest and arrays, to the bit."""
         back = load(GOLDEN, SCOPE, "000001", trusted=self.trusted, now=1_800_000_001.0)
 
-        assert back.manifest == snapshots.Manifest(
+        assert back.manifest == manifest.Manifest(
             scope=SCOPE,
             version="000001",
             parent=None,

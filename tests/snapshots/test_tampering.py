@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from nacl.signing import VerifyKey
 
-from bandits import snapshots
 from bandits.errors import SnapshotError
-from bandits.keys import SigningKey, signing_key
-from bandits.snapshots import ARRAYS, MANIFEST, SIGNATURE, load
+from bandits.snapshots import loading
+from bandits.snapshots.keys import SigningKey, signing_key
+from bandits.snapshots.loading import load
+from bandits.snapshots.manifest import ARRAYS, MANIFEST, SIGNATURE
 from tests.snapshots.published import EXPIRES, NOW, OTHER, SCOPE, answer, folder, frozen, publish, refusal, resign
 
 
@@ -199,7 +200,7 @@ class TestSignedButWrong:
 import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 from nacl.signing import VerifyKey
 from bandits.errors import SnapshotError
-from bandits.snapshots import load
+from bandits.snapshots.loading import load
 from bandits.types import Scope
 try:
     load(Path(sys.argv[1]), Scope.parse(sys.argv[2]), trusted={"k": VerifyKey(bytes.fromhex(sys.argv[3]))}, now=1500.0)
@@ -218,7 +219,7 @@ except SnapshotError as error:
 
         for array in (np.array([0.0, value]), np.array(value)):
             publish(root, key)
-            where = folder(root, snapshots.latest(root, SCOPE))
+            where = folder(root, loading.latest(root, SCOPE))
             self.put_arrays(where, key, safetensors.numpy.save({"theta": array}))
             assert "'theta' must be finite" in refusal(root, trusted)
 

@@ -1,0 +1,1 @@
+"""Backups: everything that does not follow from something else, kept whole, and brought back whole."""

@@ -1,0 +1,1 @@
+"""Settings: the parts of pilotage.toml, one a file; config.py puts them together and checks the whole."""
