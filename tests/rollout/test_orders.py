@@ -28,6 +28,13 @@ STRANGER = SigningKey(bytes(32))
 ORDER = first(SCOPE, "000001", RolloutConfig(), 5.0, who="ann", why="so")
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits that no busy machine exceeds: here it matters who acts, not how soon."""
+    monkeypatch.setattr(record_postgres, "STALLED_S", 120.0)
+    monkeypatch.setitem(OrderBook.__init__.__kwdefaults__, "busy_s", 60.0)
+
+
 @pytest.fixture(params=["file", "postgres_url"], ids=["sqlite", "postgresql"])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
     """A scope whose orders are in a database of each kind."""
@@ -194,12 +201,13 @@ def test_controllers_that_look_at_once_never_both_act(world, bad):
 
 def test_a_controller_that_was_stopped_in_the_middle_of_its_write_cannot_finish_it(tmp_path, postgres_url, monkeypatch):
     """The server takes its lock away, so that others act; what it wanted to write is refused when it wakes."""
-    monkeypatch.setattr(record_postgres, "STALLED_S", 0.3)
     world = World(tmp_path, postgres_url)
-    stopped, other = world.book(), world.book()
-    stopped.make()
-    stopped.place(canary(), world.key, stopped.read(SCOPE))
-    seen = stopped.read(SCOPE)
+    other = world.book()
+    other.make()
+    other.place(canary(), world.key, other.read(SCOPE))
+    seen = other.read(SCOPE)
+    monkeypatch.setattr(record_postgres, "STALLED_S", 1.0)
+    stopped = world.book()
 
     with stopped._database.writing.connect() as connection:
         assert stopped._claim(connection, SCOPE, seen, lease(), world.key)
