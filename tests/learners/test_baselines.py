@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
@@ -30,6 +30,7 @@ problems = st.integers(1, 5).flatmap(
 def test_the_mix_is_the_optimum_of_the_linear_programme(problem):
     """Against scipy's solver; when nothing is affordable, the cheapest."""
     values, prices, budget = problem
+    assume(not ((prices > budget) & (prices < budget * (1 + 1e-6))).any())  # the solver takes those for affordable
 
     mix = best_mix(values, prices, budget)
 

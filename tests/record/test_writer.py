@@ -226,7 +226,8 @@ def test_asynchronous_exceptions_in_callers_strand_nobody():
         throwing = ctypes.pythonapi.PyThreadState_SetAsyncExc
         while not done.is_set():
             for thread in victims:
-                throwing(ctypes.c_ulong(thread.ident), ctypes.py_object(Interrupted))
+                if thread.is_alive():  # or another thread may have its number by now
+                    throwing(ctypes.c_ulong(thread.ident), ctypes.py_object(Interrupted))
             done.wait(0.002)
 
     thrower = threading.Thread(target=throw, daemon=True)
