@@ -11,7 +11,6 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -116,7 +115,7 @@ class DomainConfig(_Strict):
             raise ValueError("an experiment must not be called holdback, which is what [domains.X.holdback] declares")
         return self
 
-    @cached_property
+    @property
     def arm_names(self) -> tuple[str, ...]:
         """Names of the arms, in the order that actions index."""
         return tuple(arm.name for arm in self.arms)

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeAlias
@@ -112,7 +112,7 @@ def tail(record: Record, after: int) -> Iterator[Row]:
 def batches(record: Record, after: int, until: int | None = None) -> Iterator[list[Row]]:
     """The same as they are read, up to position `until`, or to the head if that is None or lies before it."""
     until = record.head() if until is None else min(until, record.head())
-    yield from _batches(record, after, until, _READ)
+    yield from _batches(after, until, _READ, record.read)
 
 
 def gently(record: Record, after: int, until: int | None = None) -> Iterator[list[Row]]:
@@ -123,21 +123,21 @@ def gently(record: Record, after: int, until: int | None = None) -> Iterator[lis
     """
     until = record.head() if until is None else min(until, record.head())
     begun = time.monotonic()
-    for read in _batches(record, after, until, _READ_GENTLY):
+    for read in _batches(after, until, _READ_GENTLY, partial(record.read, remembered=True)):
         for first in range(0, len(read), _FEW):
             yield read[first : first + _FEW]
             time.sleep(min(_REST * (time.monotonic() - begun), _REST_S))
             begun = time.monotonic()
 
 
-def _batches(record: Record, after: int, until: int, most: int) -> Iterator[list[Row]]:
+def _batches(after: int, until: int, most: int, read: Callable[[int, int], list[Row]]) -> Iterator[list[Row]]:
     while after < until:
         limit = min(most, until - after)
         try:
-            yield record.read(after, limit)
+            yield read(after, limit)
             after += limit
         except UnreadableRowError as error:
-            yield record.read(after, error.position - after - 1)
+            yield read(after, error.position - after - 1)
             after = error.position
 
 

@@ -26,7 +26,7 @@ class CountingRecord(MemoryRecord):
 
     rows_read = 0
 
-    def read(self, after=0, limit=10_000):
+    def read(self, after=0, limit=10_000, **how):
         found = super().read(after, limit)
         self.rows_read += len(found)
         return found

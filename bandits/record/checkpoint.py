@@ -26,11 +26,19 @@ class Checkpointer:
         self._commits = 0
 
     def committed(self) -> None:
-        """There is something to copy. Called by one thread, the record's writer."""
+        """There is something to copy. Called by one thread, the record's writer.
+
+        It opens the file now, not later: whoever opens it makes a log where there is none, and so would hide from the
+        writer that its own was removed.
+        """
         self._commits += 1
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="record-checkpointer", daemon=True)
-            self._thread.start()
+            with suppress(sqlite3.Error):
+                connection = _open(self._path)
+                self._thread = threading.Thread(
+                    target=self._run, args=[connection], name="record-checkpointer", daemon=True
+                )
+                self._thread.start()
 
     def close(self) -> None:
         """End the thread."""
@@ -38,9 +46,9 @@ class Checkpointer:
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self) -> None:
+    def _run(self, opened: sqlite3.Connection) -> None:
         copied = 0
-        with suppress(sqlite3.Error), closing(_open(self._path)) as connection:
+        with closing(opened) as connection:
             while not self._over.wait(PAUSE_S):
                 if copied != self._commits:
                     copied = self._commits
@@ -50,6 +58,7 @@ class Checkpointer:
 
 
 def _open(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("SELECT position FROM head").fetchone()  # the file is opened when something is asked of it
     return connection

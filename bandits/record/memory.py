@@ -40,7 +40,7 @@ class MemoryRecord:
         """See `Record.append_soon`."""
         return self.append(*entries)
 
-    def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
+    def read(self, after: int = 0, limit: int = 10_000, *, remembered: bool = False) -> list[Row]:
         """See `Record.read`."""
         after = max(after, 0)
         found = self._entries[after : after + max(limit, 0)]

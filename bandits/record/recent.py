@@ -26,7 +26,7 @@ class Recent:
         while len(self._entries) > self._most:
             del self._entries[next(iter(self._entries))]
 
-    def get(self, position: int, epoch: int) -> Entry | None:
-        """The entry at a position in the epoch that lasts; None where it has to be read."""
-        written, entry = self._entries.get(position, (None, None))
-        return entry if written == epoch else None
+    def between(self, after: int, until: int, epoch: int) -> dict[int, Entry]:
+        """The entries at positions after+1 .. until, in the epoch that lasts; those that are not here must be read."""
+        kept = ((at, self._entries.get(at)) for at in range(after + 1, until + 1))
+        return {at: one[1] for at, one in kept if one is not None and one[0] == epoch}

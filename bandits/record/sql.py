@@ -93,16 +93,17 @@ class SqlRecord:
         """See `Record.append_soon`."""
         return await self._writer.write_soon(self._batch(entries)) if entries else self.head()
 
-    def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
+    def read(self, after: int = 0, limit: int = 10_000, *, remembered: bool = False) -> list[Row]:
         """See `Record.read`."""
         after = max(after, 0)
         found: list[tuple[int, Callable[[sa.Row[Any]], Entry], sa.Row[Any]]] = []
         with self._transaction(self._database.reading) as connection:
-            epoch, last = current_epoch(connection).number, min(after + limit, _read_head(connection))
-            mine = {at: entry for at in range(after + 1, last + 1) if (entry := self._recent.get(at, epoch))}
+            last = min(after + limit, _read_head(connection))
+            mine = self._recent.between(after, last, current_epoch(connection).number) if remembered else {}
             for table, decode in () if len(mine) == last - after else _TABLES:
                 span = sa.select(table).where(table.c.position > after, table.c.position <= last)
                 found += [(row.position, decode, row) for row in connection.execute(span) if row.position not in mine]
+        found.sort(key=operator.itemgetter(0))  # the first that does not read back is the one to name
         read = [Row(position, _decoded(decode, row)) for position, decode, row in found]
         return sorted([*read, *itertools.starmap(Row, mine.items())], key=operator.itemgetter(0))
 

@@ -69,7 +69,7 @@ def test_a_full_disk_is_told_to_all_and_costs_nothing_that_was_acknowledged(tmp_
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert int(ended.stdout) > 50
+    assert int(ended.stdout) > 20  # by how many wait for each commit
 
 
 def refusals(record, count):

@@ -16,12 +16,12 @@ def test_what_another_process_erased_is_not_remembered(tmp_path):
     with SqlRecord(url) as writer, SqlRecord(url) as other:
         gone, stays = sample_decision("gone"), sample_decision("stays")
         writer.append(gone, sample_outcome("gone"))
-        assert next(iter(writer.read())).entry is gone  # remembered, not decoded
+        assert next(iter(writer.read(remembered=True))).entry is gone  # not decoded
 
         other.erase(gone.scope.tenant, before=gone.time + 1.0)
         writer.append(stays)
 
-        assert [(row.position, row.entry) for row in writer.read()] == [(3, stays)]
+        assert [(row.position, row.entry) for row in writer.read(remembered=True)] == [(3, stays)]
 
 
 def test_rows_of_others_stand_between_ones_own(tmp_path):
@@ -31,7 +31,7 @@ def test_rows_of_others_stand_between_ones_own(tmp_path):
         for number, record in enumerate((one, other, one, other, other, one)):
             record.append(sample_decision(str(number)))
 
-        assert [(row.position, row.entry.id) for row in one.read(after=1)] == [
+        assert [(row.position, row.entry.id) for row in one.read(after=1, remembered=True)] == [
             (2, "1"), (3, "2"), (4, "3"), (5, "4"), (6, "5"),
         ]  # fmt: skip
 
@@ -41,8 +41,9 @@ def test_memory_is_bounded_and_of_one_epoch():
     recent = Recent(most=3)
     recent.keep(1, [sample_decision(str(n)) for n in range(5)], epoch=1)
 
-    assert [at for at in range(1, 6) if recent.get(at, 1)] == [3, 4, 5]
-    assert [at for at in range(1, 6) if recent.get(at, 2)] == []
+    assert list(recent.between(0, 5, epoch=1)) == [3, 4, 5]
+    assert list(recent.between(3, 4, epoch=1)) == [4]
+    assert recent.between(0, 5, epoch=2) == {}
 
 
 def test_the_log_is_copied_without_a_commit_that_waits_for_it(tmp_path):
