@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -75,10 +76,9 @@ def watch() -> None:
     home, config, stop = place(), load_config(), threading.Event()
     held = "" if _signing(home).exists() else f" {_signing(home)} is not there: until it is, this tells and cannot act."
     typer.echo(f"watching {', '.join(map(str, config.scopes()))} until Ctrl-C.{held}")
-    try:
-        run(home, config, typer.echo, stop)
-    except KeyboardInterrupt:
-        stop.set()
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, lambda *_: stop.set())
+    run(home, config, typer.echo, stop)
 
 
 def _key(home: Home) -> SigningKey:

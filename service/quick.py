@@ -16,6 +16,8 @@ from service.bodies import RouteBody
 from service.call import Parts
 from service.deciding import decide
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 class QuickRoute:
     """ASGI middleware, behind the gate: answers what it can, and leaves the rest to the app."""
@@ -34,7 +36,7 @@ class QuickRoute:
         except (PilotageError, HTTPException, OSError) as error:
             await self._parts.refusals.answer(error)(scope, receive, send)
             return
-        raw = json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        raw = _ENCODER.encode(answer).encode()
         head = [(b"content-length", str(len(raw)).encode()), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         await send({"type": "http.response.body", "body": raw})

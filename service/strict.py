@@ -22,7 +22,7 @@ def read_json(body: bytes) -> Any:  # noqa: ANN401 - whatever stands there
     if body.count(b"[") + body.count(b"{") > DEEPEST:
         _check_depth(body)
     try:
-        return json.loads(body, object_pairs_hook=_named_once, parse_constant=_no_number)
+        return _DECODER.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except (ValueError, RecursionError):
         return None
 
@@ -46,3 +46,6 @@ def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_number(said: str) -> NoReturn:
     raise InvalidRequestError(f"body: numbers must be finite, but got {said}; leave out what is not known.")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_named_once, parse_constant=_no_number)

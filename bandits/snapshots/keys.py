@@ -83,7 +83,7 @@ def id_keys_version(home: Path) -> int | None:
     Far cheaper than their names: each decision asks.
     """
     with suppress(FileNotFoundError):
-        changed = os.stat(home / "keys" / "ids").st_mtime_ns
+        changed = os.stat(f"{home}/keys/ids").st_mtime_ns
         return changed if time.time_ns() - changed > _TICK_NS else None  # two changes within one tick look like one
     return None
 

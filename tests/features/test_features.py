@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandits.errors import ConfigError, ContextError
-from bandits.features import NAMES, Request, check_context, context, text_context, width
+from bandits.features import NAMES, Request, check_context, context, text1, text_context, width
 
 PROMPT = "Write a python function:\n```def f(x): return 2*x```\nWhat does f(21) give? Préface $5"
 
@@ -93,3 +93,9 @@ def test_own_vectors_have_a_schema_too():
     for unknown in ("vector-0", "vector-", "text-9", "vector-99999"):
         with pytest.raises(ConfigError, match="features must be one of text-1"):
             width(unknown)
+
+
+@given(st.text() | st.text(st.characters(max_codepoint=127)))
+def test_characters_are_counted_alike_in_ascii_and_beyond(text):
+    """The quick way counts what the plain one counts."""
+    assert text1._counts(text) == tuple(sum(map(kind, text)) for kind in text1._KINDS)

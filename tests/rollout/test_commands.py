@@ -286,7 +286,6 @@ def test_watch_renews_rolls_back_and_ends_at_ctrl_c(place):
     process = subprocess.Popen(
         [sys.executable, "-m", "pilotage", "watch"], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
     )  # fmt: skip
     try:
         assert process.stdout.readline() == f"watching {NAME} until Ctrl-C.\n"
