@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
+from bandits.allowing import explorable, only
+from bandits.config import DomainConfig
 from bandits.errors import LedgerError
 from bandits.money.caps import Reservation, nano
 from bandits.record.port import Record
 from bandits.rewards import cost
-from bandits.types import Scope, new_id
+from bandits.types import Scope, Vector, new_id
 
 if TYPE_CHECKING:
     from bandits.money.ledger import Ledger
@@ -20,6 +25,17 @@ class Reach(NamedTuple):
 
     most: float
     least: float
+
+
+def reach(domain: DomainConfig, prices: Vector, others: Sequence[Vector], pinned: str | None) -> Reach:
+    """The most and the least that a request may cost by the prices of what serves, (K,), and of what others are tried.
+
+    pinned: the arm that its caller insists on.
+    """
+    most = np.maximum.reduce([prices, *others])
+    mask = explorable(domain, prices) if pinned is None else only(domain, pinned, "")[0]
+    least = float(prices.min() if pinned is None else most[mask][0])
+    return Reach(float(max(most[mask], default=least)), least)
 
 
 class Purse:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import compress
 from pathlib import Path
@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bandits.allowing import allow, check_available, explorable, only
+from bandits.allowing import allow, check_available, only
 from bandits.config import DomainConfig
 from bandits.conversation import ANOTHER, DEAR, Before, Talk, before, joined, may_join
 from bandits.day.checkpoint import save
 from bandits.day.learning import Learning
-from bandits.errors import PilotageError
+from bandits.errors import PilotageError, RecordError
 from bandits.experiments.serving import Experiments
 from bandits.features import check_context, width
 from bandits.money.budget import Pacer
 from bandits.money.caps import Reservation
 from bandits.policy import Policy, draw, served
-from bandits.purse import Purse, Reach
+from bandits.purse import Purse, Reach, reach
 from bandits.record.port import Record
 from bandits.served import OnTrial, Serving, begin, first_policy, fit
 from bandits.state import State, day_of, gently
@@ -70,6 +70,7 @@ class Router:
         self._state = state or State(scope, domain)
         self._ahead: Counter[str | Outcome] = Counter()  # own decisions (by id) and outcomes behind its position
         self._catching = threading.Lock()
+        self._following: asyncio.Task[None] | None = None
         self._canary: OnTrial | None = None
         self._state.turn(day_of(clock()))
         self.swap(serving or first_policy(domain), learning)
@@ -159,7 +160,7 @@ class Router:
         UnavailableError for `unavailable` arms that the domain does not have, or that leave none, and with a ledger
         BudgetExhaustedError where a cap leaves no money for even the cheapest arm.
         """
-        if len(self._ahead) > _AHEAD:
+        if self._is_far_ahead:
             self.catch_up()
         talk = Talk.of(conversation)
         newest = None if pinned else self._newest(talk)
@@ -181,14 +182,23 @@ class Router:
 
         With a ledger, whose answer the draw waits for, call `decide` in a thread instead (see `blocks`).
         """
-        if len(self._ahead) > _AHEAD and not self._catching.locked():
-            await asyncio.to_thread(self.catch_up)
+        if self._is_far_ahead and (self._following is None or self._following.done()):
+            self._following = asyncio.create_task(self._catch_up_soon())  # nobody waits for it
         talk = Talk.of(conversation)
         newest = await asyncio.to_thread(self._newest, talk) if talk.key and not (talk.begins or pinned) else None
         decision, held = self._draw(context, user, unavailable, talk, newest, pinned)
         with self._undone(decision, held):
             await self._record.append_soon(decision)
         return decision
+
+    @property
+    def _is_far_ahead(self) -> bool:
+        """Whether somebody should catch up, and nobody does."""
+        return len(self._ahead) > _AHEAD and not self._catching.locked()
+
+    async def _catch_up_soon(self) -> None:
+        with suppress(RecordError):  # a record that cannot be read is told of by who looks after it
+            await asyncio.to_thread(self.catch_up)
 
     @property
     def blocks(self) -> bool:
@@ -283,7 +293,7 @@ class Router:
     def report(self, *outcomes: Outcome) -> None:
         """Record what came back for decisions of this scope, all of it or nothing, and settle its cost.
 
-        What is said of the quality of a later turn of a conversation is said of its draw too (conversation.py).
+        What is said of a later turn of a conversation is said of its draw too (conversation.py).
         """
         outcomes = (*outcomes, *joined(self._record, outcomes))
         with self._unheard(outcomes):
@@ -386,14 +396,10 @@ class Router:
         return left >= 0
 
     def _reach(self, pinned: str | None) -> Reach:
-        """The most and the least that the policies that may serve expect a request to cost."""
-        policy, canary = self._serving.policy, self._canary
-        prices = policy.prices
-        prices = np.maximum(prices, self._experiments.prices) if self._experiments else prices
-        prices = prices if canary is None else np.maximum(prices, canary.serving.policy.prices)
-        reach = prices[explorable(self.domain, policy.prices) if pinned is None else only(self.domain, pinned, "")[0]]
-        least = float(policy.prices.min() if pinned is None else reach[0])
-        return Reach(float(max(reach, default=least)), least)
+        """What the policies that may serve expect a request to cost."""
+        others = [self._experiments.prices] if self._experiments else []
+        others += [] if self._canary is None else [self._canary.serving.policy.prices]
+        return reach(self.domain, self._serving.policy.prices, others, pinned)
 
     def _noise(self) -> bytes:
         with self._lock:

@@ -56,9 +56,8 @@ class Epoch(NamedTuple):
 
 def current_epoch(connection: Connection) -> Epoch:
     """The epoch that lasts."""
-    query = sa.select(EPOCHS.c.epoch, EPOCHS.c.position).order_by(EPOCHS.c.epoch.desc()).limit(1)
-    found = connection.execute(query).one_or_none()
-    return Epoch(1, 0) if found is None else Epoch(found.epoch, found.position)
+    found = connection.exec_driver_sql("SELECT epoch, position FROM epochs ORDER BY epoch DESC LIMIT 1").one_or_none()
+    return Epoch(1, 0) if found is None else Epoch(found[0], found[1])
 
 
 def tombstones(connection: Connection, after: int, until: int) -> set[int]:

@@ -291,7 +291,7 @@ def _file(path: str | None) -> tuple[int, int] | None:
 
 
 def _read_head(connection: Connection) -> int:
-    return int(connection.execute(sa.select(HEAD.c.position)).scalar_one())
+    return int(connection.exec_driver_sql("SELECT position FROM head").scalar_one())
 
 
 def _decoded(decode: Callable[[sa.Row[Any]], _E], row: sa.Row[Any]) -> _E:
