@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from bandits.types import Entry
 
-MOST = 8_192  # entries that are kept; beyond, the oldest are read from the record again
+MOST = 16_384  # entries that are kept; beyond, the oldest are read from the record again
 
 
 class Recent:

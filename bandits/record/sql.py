@@ -102,7 +102,7 @@ class SqlRecord:
             mine = self._recent.between(after, last, current_epoch(connection).number) if remembered else {}
             for table, decode in () if len(mine) == last - after else _TABLES:
                 span = sa.select(table).where(table.c.position > after, table.c.position <= last)
-                found += [(row.position, decode, row) for row in connection.execute(span) if row.position not in mine]
+                found += [(row[0], decode, row) for row in connection.execute(span).all() if row[0] not in mine]
         found.sort(key=operator.itemgetter(0))  # the first that does not read back is the one to name
         read = [Row(position, _decoded(decode, row)) for position, decode, row in found]
         return sorted([*read, *itertools.starmap(Row, mine.items())], key=operator.itemgetter(0))

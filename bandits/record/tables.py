@@ -202,26 +202,28 @@ def from_decision(decision: Decision) -> tuple[Any, ...]:
 
 
 def to_decision(row: sa.Row[Any]) -> Decision:
-    """The decision of a row; raises as Decision does where the row was tampered with."""
+    """The decision of a row, its columns in the order of the table; raises as Decision does if it was tampered with."""
+    _, id_, time, tenant, workspace, domain, schema, context, arms, excluded, probabilities, action, *more = row
+    propensity, policy, slot, price, pressure, forced, user, seen, conversation = more
     return Decision(
-        id=row.id,
-        time=row.time,
-        scope=scope_named(row.tenant, row.workspace, row.domain),
-        schema=row.schema,
-        context=np.frombuffer(row.context, "<f4").astype(np.float32),
-        arms=_names(row.arms),
-        excluded=json.loads(row.excluded),
-        probabilities=np.frombuffer(row.probabilities, "<f8").astype(np.float64),
-        action=row.action,
-        propensity=row.propensity,
-        policy=row.policy,
-        slot=Slot(row.slot),
-        price=row.price,
-        pressure=row.pressure,
-        forced=row.forced,
-        user=row.user,
-        seen=row.seen,
-        conversation=row.conversation,
+        id=id_,
+        time=time,
+        scope=scope_named(tenant, workspace, domain),
+        schema=schema,
+        context=np.frombuffer(context, "<f4").astype(np.float32),
+        arms=_names(arms),
+        excluded={} if excluded == "{}" else json.loads(excluded),
+        probabilities=np.frombuffer(probabilities, "<f8").astype(np.float64),
+        action=action,
+        propensity=propensity,
+        policy=policy,
+        slot=_slot(slot),
+        price=price,
+        pressure=pressure,
+        forced=forced,
+        user=user,
+        seen=seen,
+        conversation=conversation,
     )
 
 
@@ -248,23 +250,9 @@ def from_outcome(outcome: Outcome) -> tuple[Any, ...]:
 
 
 def to_outcome(row: sa.Row[Any]) -> Outcome:
-    """The outcome of a row; raises as Outcome does where the row was tampered with."""
-    return Outcome(
-        decision_id=row.decision_id,
-        time=row.time,
-        scope=scope_named(row.tenant, row.workspace, row.domain),
-        quality=row.quality,
-        cost_usd=row.cost_usd,
-        latency_s=row.latency_s,
-        vote=row.vote,
-        source=row.source,
-        key=row.key,
-        arm=row.arm,
-        result=row.result,
-        input_tokens=row.input_tokens,
-        output_tokens=row.output_tokens,
-        first_token_s=row.first_token_s,
-    )
+    """The outcome of a row, likewise."""
+    _, decision_id, time, tenant, workspace, domain, *told = row
+    return Outcome(decision_id, time, scope_named(tenant, workspace, domain), *told)
 
 
 class Database(Protocol):
@@ -289,6 +277,11 @@ class Database(Protocol):
 def scope_named(tenant: str, workspace: str, domain: str) -> Scope:
     """The same scope for the same names."""
     return Scope(tenant, workspace, domain)
+
+
+@functools.lru_cache(maxsize=64)
+def _slot(name: str) -> Slot:
+    return Slot(name)
 
 
 @functools.lru_cache(maxsize=4096)
