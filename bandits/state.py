@@ -29,7 +29,7 @@ from bandits.types import Decision, Outcome, Scope, time_of
 VERSION = 1  # of a checkpoint file; another is ignored
 CHECKPOINT_EVERY = 5_000  # rows of the record
 _READ = 2_000  # rows read at once
-_READ_GENTLY, _FEW, _REST, _REST_S = 250, 16, 4.0, 0.1  # see `gently`: rows, rows, times as long, s at most
+_READ_GENTLY, _FEW, _REST, _REST_S = 250, 16, 2.0, 0.1  # see `gently`: rows, rows, times as long, s at most
 
 Reading: TypeAlias = Callable[[Record, int, int | None], Iterator[list[Row]]]  # `batches`, or `gently`
 

@@ -212,11 +212,13 @@ class Fleet:
 
 
 def put(home: Home) -> str:
-    """Publish one more policy; its version."""
+    """Publish one more policy, at the head of the record as a night does that has just read it; its version."""
     prices = np.array([1e-4, 1e-4])
+    with home.open_record() as record:
+        head = record.head()
     policy = ContextFree("fixed", ARMS, "vector-2", np.array([1.0, 0.0]), prices, 1e-3, 0.02)
     given: dict[str, Any] = {
-        "position": 0,
+        "position": head,
         "parent": None,
         "evidence": {},
         "created": time.time(),

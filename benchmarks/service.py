@@ -283,12 +283,16 @@ def _home(folder: Path, provider: int) -> tuple[Home, dict[str, str]]:
 
 
 def publish(home: Home, arm: str) -> str:
-    """Publish a policy that plays one arm, and the floor; its version."""
+    """Publish a policy that plays one arm, and the floor, at the head of the record as a night does that has just read it;
+    its version.
+    """
+    with home.open_record() as record:
+        head = record.head()
     values = np.array([float(name == arm) for name in ARMS])
     policy = ContextFree("fixed", ARMS, "text-1", values, np.full(len(ARMS), 1e-4), 1e-3, 0.02)
     now = time.time()
     return publishing.publish(
-        home.snapshots, SCOPE, policy.freeze(), position=0, parent=None, evidence={},
+        home.snapshots, SCOPE, policy.freeze(), position=head, parent=None, evidence={},
         created=now - 1.0, expires=now + 86_400.0, key=signing_key(home.root),
     ).version  # fmt: skip
 
