@@ -283,8 +283,9 @@ def _home(folder: Path, provider: int) -> tuple[Home, dict[str, str]]:
 
 
 def publish(home: Home, arm: str) -> str:
-    """Publish a policy that plays one arm, and the floor, at the head of the record as a night does that has just read it;
-    its version.
+    """Publish a policy that plays one arm, and the floor; its version.
+
+    At the head of the record, as a night does that has just read it: servers learn what came behind.
     """
     with home.open_record() as record:
         head = record.head()
