@@ -22,6 +22,7 @@ from bandits.errors import (
     RolloutError,
     SnapshotError,
 )
+from bandits.following import gently
 from bandits.home import Home
 from bandits.ids import IdRing
 from bandits.learners.frozen import thaw
@@ -35,7 +36,7 @@ from bandits.served import Serving, begin, first_policy, fit
 from bandits.snapshots.keys import trusted_keys
 from bandits.snapshots.loading import list_versions
 from bandits.snapshots.reader import SnapshotReader
-from bandits.state import CHECKPOINT_EVERY, gently, resume, save
+from bandits.state import CHECKPOINT_EVERY, resume, save
 from bandits.types import Outcome, Scope
 
 
@@ -185,7 +186,7 @@ class Server:
             for rows in gently(self._record, self._state.position):
                 self._state.fold(rows)
             save(self._home.checkpoint(self.router.scope), self._state)
-            self.router.keep(self._home.learning(self.router.scope))
+            self.router.known.keep(self._home.learning(self.router.scope))
             self._kept = self._state.position
 
     def _find_reader(self, scope: Scope) -> SnapshotReader | None:

@@ -9,29 +9,24 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeAlias
 
 from bandits.config import DomainConfig
 from bandits.durable import make_folder
 from bandits.errors import UnreadableRowError
+from bandits.following import names, tail
 from bandits.money.budget import Pacer
 from bandits.record.port import Record, Row
 from bandits.types import Decision, Outcome, Scope, time_of
 
 VERSION = 1  # of a checkpoint file; another is ignored
 CHECKPOINT_EVERY = 5_000  # rows of the record
-_READ = 2_000  # rows read at once
-_READ_GENTLY, _FEW, _REST, _REST_S = 250, 16, 2.0, 0.1  # see `gently`: rows, rows, times as long, s at most
-
-Reading: TypeAlias = Callable[[Record, int, int | None], Iterator[list[Row]]]  # `batches`, or `gently`
 
 
 def day_of(time: float) -> str:
@@ -103,44 +98,6 @@ class State:
         return time is not None and day_of(time) == self.day
 
 
-def tail(record: Record, after: int) -> Iterator[Row]:
-    """The rows of `record` behind position `after`; one that does not read back is left out (the load tells of it)."""
-    for rows in batches(record, after):
-        yield from rows
-
-
-def batches(record: Record, after: int, until: int | None = None) -> Iterator[list[Row]]:
-    """The same as they are read, up to position `until`, or to the head if that is None or lies before it."""
-    until = record.head() if until is None else min(until, record.head())
-    yield from _batches(after, until, _READ, record.read)
-
-
-def gently(record: Record, after: int, until: int | None = None) -> Iterator[list[Row]]:
-    """The same in few rows at a time, for a thread beside others that answer requests.
-
-    They want the interpreter a dozen times for each answer, and wait for it each time as long as this one computes:
-    so it computes for a fraction of a millisecond, and rests several times as long.
-    """
-    until = record.head() if until is None else min(until, record.head())
-    begun = time.monotonic()
-    for read in _batches(after, until, _READ_GENTLY, partial(record.read, remembered=True)):
-        for first in range(0, len(read), _FEW):
-            yield read[first : first + _FEW]
-            time.sleep(min(_REST * (time.monotonic() - begun), _REST_S))
-            begun = time.monotonic()
-
-
-def _batches(after: int, until: int, most: int, read: Callable[[int, int], list[Row]]) -> Iterator[list[Row]]:
-    while after < until:
-        limit = min(most, until - after)
-        try:
-            yield read(after, limit)
-            after += limit
-        except UnreadableRowError as error:
-            yield read(after, error.position - after - 1)
-            after = error.position
-
-
 def resume(path: Path, scope: Scope, domain: DomainConfig, record: Record) -> State:
     """The state up to the head of `record`: from the checkpoint at `path` where there is a fitting one."""
     state = _read(path, scope, domain, record) or State(scope, domain)
@@ -178,11 +135,6 @@ def _read(path: Path, scope: Scope, domain: DomainConfig, record: Record) -> Sta
     except (OSError, ValueError, KeyError, TypeError, UnreadableRowError):
         return None
     return state if names(row) == state.last else None
-
-
-def names(row: Row) -> str:
-    """The id that a row names, to know the record again."""
-    return row.entry.id if isinstance(row.entry, Decision) else row.entry.decision_id
 
 
 def _fingerprint(domain: DomainConfig) -> str:

@@ -1,4 +1,4 @@
-"""The whole loop on real prompts, in one go: a day of exploring, a night of learning, a day of routing better.
+"""The whole loop on real prompts, in one go: a day of exploring, a night of learning, a day that rolls it out.
 
 Unlike benchmarks/routing.py, which serves hundreds of days in memory, everything here is what a bot would meet: the
 configuration of pilotage.toml, the durable record, the warehouse, the night as a Prefect flow, the signed snapshot.
@@ -23,6 +23,8 @@ from bandits.config import home, load_config
 from bandits.errors import ConfigError
 from bandits.home import Home
 from bandits.record.sql import SqlRecord
+from bandits.rollout.status import status
+from bandits.rollout.watching import says
 from bandits.serving import Server
 from bandits.types import Matrix, Scope, Vector
 from bandits.warehouse.loading import load as load_warehouse
@@ -31,20 +33,20 @@ from benchmarks.outcome_table import Day, OutcomeTable, load_table
 
 SCOPE = Scope("demo", "main", "model_routing")
 DAY_S = 86_400.0
+_LEAST_S = 6 * 3_600.0  # of day 1, which ends now: its prompts come as they come to a bot, not all in a minute
 _MARK = "demo"  # a file that says: all in this home was made by the demo, which may make it anew
 _CHOSEN = {"candidate": "learned policy", "mix": "best context-free mix", "fixed": "best fixed model"}
 
 
 def run(seed: int) -> None:
-    """Serve day 0, spend the night, serve day 1, print what each policy earned."""
+    """Serve day 0, spend the night, roll out over day 1, print what each policy earned."""
     console = Console(width=min(Console().width, 100))
     config, place = load_config(), _fresh_home()
     domain = config.domains[SCOPE.domain]
     budget = domain.budget_usd_per_request
     table = load_table("paretobandit", seed, [arm.model for arm in domain.arms], domain.features)
     rng = np.random.default_rng(seed)
-    now = time.time()
-    midnight = now - now % DAY_S
+    midnight = (time.time() - _LEAST_S) // DAY_S * DAY_S
 
     console.print(f"\n[bold]Day 0[/]: {len(table.first)} prompts, no policy yet: explore within {budget:.2g} USD each.")
     with place.open_record() as record:
@@ -55,10 +57,14 @@ def run(seed: int) -> None:
     console.print(Markdown(night["markdown"]), "")
 
     chosen = _CHOSEN.get(night["policy"], night["policy"])
-    console.print(f"[bold]Day 1[/]: {len(table.second)} new prompts, served by snapshot {night['version']} ({chosen}).")
+    console.print(
+        f"[bold]Day 1[/]: {len(table.second)} new prompts, snapshot {night['version']} ({chosen}) is rolled out."
+    )
     with place.open_record() as record:
-        second, last_id = _day(record, place, table, table.second, rng, midnight, now - midnight)
-    console.print(_results(second, table, domain.arm_names, budget))
+        second, last_id = _day(record, place, table, table.second, rng, midnight, min(time.time() - midnight, DAY_S))
+    for order in status(place, config, SCOPE, time.time()).orders:
+        console.print(f"       {time.strftime('%H:%M', time.gmtime(order.time))} UTC  {says(order)}: {order.why}.")
+    console.print("", _results(second, table, domain.arm_names, budget))
     console.print(
         f"Shares in the order {', '.join(arm.name for arm in domain.arms)}.\n"
         "± is a 95 % interval over prompts. Fixed models, mix, random and oracle are hindsight: they know day 1.\n"
@@ -113,6 +119,7 @@ def _day(
 
     def tick() -> None:
         now[0] += length / len(day)
+        server.refresh()  # as every server does, a few times a second: a canary serves only under a fresh lease
         progress.advance(bar)
 
     with _progress() as progress:

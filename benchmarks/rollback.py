@@ -34,7 +34,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
@@ -46,6 +46,7 @@ import sqlalchemy as sa
 
 from bandits.config import Config, parse_config
 from bandits.errors import PilotageError
+from bandits.following import batches
 from bandits.home import Home
 from bandits.learners.baselines import ContextFree
 from bandits.record.sql import SqlRecord
@@ -57,7 +58,6 @@ from bandits.rollout.watching import watch
 from bandits.router import Router
 from bandits.snapshots.keys import signing_key, trusted_keys
 from bandits.snapshots.publishing import publish
-from bandits.state import batches
 from bandits.types import Decision, Outcome, Scope, Slot
 from service.servers import Servers
 
@@ -67,7 +67,7 @@ SHARES = (0.05, 0.2, 0.5)
 USERS = 20_000
 PROCESSES, THREADS = 3, 8
 SLOW_S, STOPPED_S = 0.5, 6.0
-PATIENCE_S = 90.0
+PATIENCE_S, START_S = 90.0, 300.0
 BARS = {"p50_s": 1.0, "p99_s": 5.0, "max_s": 10.0, "controller_kill_max_s": 10.0}
 QUIET_S = 5.0  # longer than a lease
 _LINE = 50  # bytes
@@ -82,13 +82,18 @@ def config(stages: Sequence[float], **more: object) -> Config:
 
 
 def serving(home: Home, number: int, rate: float, slow: bool, failing: Event, stop: Event, told: Path) -> None:
-    """One process that serves: its threads decide and report at `rate` decisions/s until `stop`."""
-    if slow:
-        sa.event.listen(sa.pool.Pool, "checkout", lambda *_: time.sleep(SLOW_S))
-    with home.open_record() as record, told.open("w", buffering=1) as answers:
+    """One process that serves: its threads decide and report at `rate` decisions/s until `stop`.
+
+    told: where it tells of answers by canaries; it is there once the process serves.
+    """
+    with ExitStack() as stack:
+        record = stack.enter_context(home.open_record())
         servers = Servers(home, config([1.0]), record, np.random.default_rng(number), time.time, 1.0)
         server = servers.get(SCOPE)
         servers.start()
+        if slow:
+            sa.event.listen(sa.pool.Pool, "checkout", lambda *_: time.sleep(SLOW_S))
+        answers = stack.enter_context(told.open("w", buffering=1))
         threads = [
             threading.Thread(
                 target=_decide, args=(server.router, number * 1_000 + i, rate / THREADS, failing, stop, answers)
@@ -180,14 +185,15 @@ class Fleet:
         ]
         for process in self.processes:
             process.start()
+        wait_for("each process serves", lambda: all(path.exists() for path in self._answers), START_S)
 
     def answered(self) -> int:
         """How much the processes have told of answers by canaries, lines or so: cheap to ask."""
-        return sum(path.stat().st_size for path in self._answers if path.exists()) // _LINE
+        return sum(path.stat().st_size for path in self._answers) // _LINE
 
     def answers(self) -> dict[str, float]:
         """Canary decision → when it was answered, UTC seconds."""
-        lines = [line.split() for path in self._answers if path.exists() for line in path.read_text().splitlines()]
+        lines = [line.split() for path in self._answers for line in path.read_text().splitlines()]
         return {parts[0]: float(parts[1]) for parts in lines if len(parts) == 2}
 
     @contextmanager
@@ -227,12 +233,12 @@ def put(home: Home) -> str:
     return publish(home.snapshots, SCOPE, policy.freeze(), key=signing_key(home.root), **given).version
 
 
-def wait_for(what: str, holds: Callable[[], bool]) -> None:
+def wait_for(what: str, holds: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Look until it holds. Raises TimeoutError."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + patience_s
     while not holds():
         if time.monotonic() > end:
-            raise TimeoutError(f"waited {PATIENCE_S:g} s in vain until {what}")
+            raise TimeoutError(f"waited {patience_s:g} s in vain until {what}")
         time.sleep(0.05)
 
 
@@ -243,7 +249,7 @@ def rollbacks(fleet: Fleet, book: OrderBook, count: int) -> Iterator[dict[str, A
     begin(home, SCOPE, config([1.0]), stable, previous=None, key=key, now=time.time(), why="the first")
     waiting: tuple[dict[str, Any], str] | None = None
     with home.open_record() as record:
-        wait_for("each process has answered", lambda: record.head() > 100)
+        wait_for("decisions are made", lambda: record.head() > 100)
         began, before = time.monotonic(), record.head()
         for n in range(count):
             scenario = "stopped" if n % 4 == 3 else "running"

@@ -7,8 +7,8 @@ HTTP from another process (http_load.py). One row for each second of the first n
 each number of workers takes, the detour over /v1, and the decision without HTTP.
 
 How to read it. Open loop: `p50_ms` and `p99_ms` of POST /route count from when a request was due, so a stall is charged
-with all who would have come. `errors`: answers other than 200, or none. `swap_errors`: those within 5 s after a
-snapshot was published, of which there are two in a run; `swapped` says that they serve. `max_rps`: closed loop, 64
+with all who would have come. `errors`: answers other than 200, or none. `swap_errors`: those within 5 s after one of
+`--swaps` snapshots was published; `swapped` says that the last one serves. `max_rps`: closed loop, 64
 connections. `front_door_overhead_ms`: median of a chat completion through /v1 less the median of the same asked of the
 provider itself, both over HTTP on this machine; two durable writes are in it. `rss_slope_mib_per_h`: least squares over
 the resident memory of all processes of the service, without the first third; over a minute it is mostly warming up, so
@@ -33,7 +33,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -67,11 +67,12 @@ def main() -> None:
     parser.add_argument("--rps", type=_positive, default=500.0, help="requests a second")
     parser.add_argument("--seconds", type=_positive, default=60.0, help="of the open loop")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="numbers of worker processes")
+    parser.add_argument("--swaps", type=int, default=2, help="snapshots that are published during the open loop")
     parser.add_argument("--max-seconds", type=_positive, default=10.0, help="of each closed loop")
     parser.add_argument("--seed", type=int, default=0, help="of the prompts")
     options = parser.parse_args()
-    if min(options.workers) < 1:
-        parser.error("--workers must be 1 or more")
+    if min(options.workers) < 1 or options.swaps < 1:
+        parser.error("--workers and --swaps must be 1 or more")
     with tempfile.TemporaryDirectory(prefix="pilotage-service-") as folder, _provider() as provider:
         _measure(options, Path(folder), provider)
 
@@ -107,10 +108,10 @@ def _measure(options: argparse.Namespace, folder: Path, provider: int) -> None:
 def _steady(
     options: argparse.Namespace, home: Home, environ: dict[str, str], at: tuple[int, int], key: str, asks: list[bytes]
 ) -> dict[str, Any]:
-    """The open loop, with two snapshots published on the way.   at: port and process of the service."""
+    """The open loop, with snapshots published on the way.   at: port and process of the service."""
     port, pid = at
-    begun = time.perf_counter()
-    published: list[float] = []
+    published: list[float] = []  # seconds since it began
+    versions: list[str] = []
     memory: list[tuple[float, float]] = []
     over = threading.Event()
 
@@ -118,26 +119,23 @@ def _steady(
         while not over.wait(1.0):
             memory.append((time.perf_counter() - begun, _rss_mib(pid)))
 
-    def publish(publisher: subprocess.Popen[str]) -> None:
-        told, _ = publisher.communicate("now\n")
-        published.append(time.perf_counter() - begun)
-        versions.append(told.strip())
+    with _publisher(home, environ) as put:
 
-    versions: list[str] = []
-    publishers = [_publisher(home, environ, arm) for arm in ("large", "middle")]
-    begun = time.perf_counter()
-    timers = [
-        threading.Timer(options.seconds * share, publish, [publisher])
-        for share, publisher in zip((1 / 3, 2 / 3), publishers, strict=True)
-    ]
-    watcher = threading.Thread(target=watch)
-    for one in (watcher, *timers):
-        one.start()
-    samples: list[Sample] = _in_process(_open, port, asks, options.rps, options.seconds)
-    for timer in timers:
-        timer.join()
-    over.set()
-    watcher.join()
+        def publish() -> None:
+            for swap in range(options.swaps):
+                due = begun + options.seconds * (swap + 1) / (options.swaps + 1)
+                time.sleep(max(due - time.perf_counter(), 0.0))
+                versions.append(put(("large", "middle")[swap % 2]))
+                published.append(time.perf_counter() - begun)
+
+        begun = time.perf_counter()
+        threads = [threading.Thread(target=watch), threading.Thread(target=publish)]
+        for thread in threads:
+            thread.start()
+        samples: list[Sample] = _in_process(_open, port, asks, options.rps, options.seconds)
+        threads[1].join()
+        over.set()
+        threads[0].join()
     for second in range(math.ceil(options.seconds)):
         of = [sample for sample in samples if second <= sample.due < second + 1]
         if of:
@@ -147,21 +145,31 @@ def _steady(
         **_percentiles(samples),
         "errors": _errors(samples),
         "swap_errors": _errors(near),
-        "swapped": len(versions) == 2 and _serves(port, key, max(versions)),
+        "requests": len(samples),
+        "swaps": len(versions),
+        "swapped": _serves(port, key, max(versions)),
         "rss_slope_mib_per_h": _slope(memory),
         "rss_mib": round(memory[-1][1], 1) if memory else None,
     }
 
 
-def _publisher(home: Home, environ: dict[str, str], arm: str) -> subprocess.Popen[str]:
-    """A process that publishes when it is sent a line: a night has long begun when it publishes."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.service_publish", str(home.root), arm],
-        env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    process.stdout.readline()  # "ready"
-    return process
+@contextmanager
+def _publisher(home: Home, environ: dict[str, str]) -> Iterator[Callable[[str], str]]:
+    """Publishes a policy that plays an arm, from a process that is long there, as a night's is; tells its version."""
+    command = [sys.executable, "-m", "benchmarks.service_publish", str(home.root)]
+    with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        into, out = process.stdin, process.stdout
+        assert into is not None
+        assert out is not None
+        out.readline()  # "ready"
+
+        def put(arm: str) -> str:
+            into.write(f"{arm}\n")
+            into.flush()
+            return out.readline().strip()
+
+        yield put
+        into.close()
 
 
 def _detour(port: int, provider: int, key: str, prompts: Sequence[str]) -> float:

@@ -1,8 +1,8 @@
-"""Publish a policy that plays one arm into a home: a process of its own, so that it holds up nothing of service.py.
+"""Publish policies that play one arm into a home: a process of its own, so that it holds up nothing of service.py.
 
-    python -m benchmarks.service_publish HOME ARM
+    python -m benchmarks.service_publish HOME
 
-It says "ready", publishes when it is sent a line, and says the version.
+It says "ready"; for each line that names an arm it publishes, and says the version.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ from benchmarks.service import publish
 
 if __name__ == "__main__":
     print("ready", flush=True)
-    sys.stdin.readline()
-    print(publish(Home(Path(sys.argv[1])), sys.argv[2]))
+    for line in sys.stdin:
+        print(publish(Home(Path(sys.argv[1])), line.strip()), flush=True)

@@ -137,6 +137,7 @@ class Active:
     kind: str
     manifest: Manifest | None
     faults: tuple[str, ...]  # of newer versions that were refused
+    rollout: str = ""  # what is being rolled out beside it, in words
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bandits.home import Home
 from bandits.monitoring.kpis import REPORTED
 from bandits.record.port import Record
 from bandits.rollout.giving import standing
+from bandits.rollout.watching import says
 from bandits.served import first_policy
 from bandits.snapshots.keys import trusted_keys
 from bandits.snapshots.loading import list_versions
@@ -88,9 +90,11 @@ def position(path: Path) -> int:
 def active_policy(place: Home, scope: Scope, domain: DomainConfig, now: float) -> Active:
     """The policy that a server started now would serve to most. Raises KeyFileError, RolloutError."""
     listed = list_versions(place.snapshots, scope, trusted=trusted_keys(place.root), now=now)
-    if (order := standing(place, scope)) is not None:
-        listed = [one for one in listed if one.version == order.stable]
-    return active(listed, first_policy(domain).version)
+    order, first = standing(place, scope), first_policy(domain).version
+    if order is None:
+        return active(listed, first)
+    found = active([one for one in listed if one.version == order.stable], first)
+    return replace(found, rollout=says(order)) if order.active else found
 
 
 def newest(record: Record, reached: int, scope: Scope) -> Tail:

@@ -63,10 +63,12 @@ def _strip(shown: View, draws: figures.Draws, found: Evidence) -> None:
 
 def _policy(place: st.delta_generator.DeltaGenerator, serving: Active, now: float) -> None:
     if serving.manifest is None:
-        _card(place, "Active policy", serving.version, "nothing is published yet", "The first policy: try every model.")
+        text = serving.rollout or "nothing is published yet"
+        _card(place, "Active policy", serving.version, text, "The first policy: try every model.")
     else:
         m = serving.manifest
         text = f"{serving.kind} · {words.age(now - m.created)} old · expires in {words.age(m.expires - now)}"
+        text = serving.rollout or text
         dates = f"Published {words.moment(m.created)}, expires {words.moment(m.expires)}; signature checked."
         _card(place, "Active policy", serving.version, text, dates)
     for fault in serving.faults:

@@ -241,7 +241,8 @@ class SnapshotAnswer(BaseModel):
     expires: float | None
     content: str | None = Field(description="Hash of its arrays.")
     fault: str | None = Field(description="Why it is refused; null for one that verifies.")
-    serving: bool
+    serving: bool = Field(description="Whether it serves anybody.")
+    share: float = Field(description="Of users whom it serves: less than 1 while a newer one is rolled out beside it.")
 
 
 class Alive(BaseModel):

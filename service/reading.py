@@ -43,8 +43,9 @@ def decision(
 def snapshots(query: Annotated[ScopeQuery, Query()], here: Here) -> list[SnapshotAnswer]:
     """The published policies of the key's tenant, newest last in each scope, and whether each still verifies."""
     parts, found = here.parts, []
-    trusted, serving = trusted_keys(parts.home.root), parts.servers.serving()
+    trusted = trusted_keys(parts.home.root)
     for scope in _scopes(here, query):
+        shares = parts.servers.shares(scope)
         for one in list_versions(parts.home.snapshots, scope, trusted=trusted, now=parts.clock()):
             m = one.manifest
             found.append(
@@ -57,7 +58,8 @@ def snapshots(query: Annotated[ScopeQuery, Query()], here: Here) -> list[Snapsho
                     expires=m.expires if m else None,
                     content=m.content if m else None,
                     fault=one.fault,
-                    serving=serving.get(scope) == one.version,
+                    serving=one.version in shares,
+                    share=shares.get(one.version, 0.0),
                 )
             )
     return found

@@ -86,6 +86,16 @@ class Servers:
         """Version of the policy that serves, by scope, of those that were asked for."""
         return {scope: server.router.serving.version for scope, server in self._made.copy().items()}
 
+    def shares(self, scope: Scope) -> Mapping[str, float]:
+        """Version -> share of users whom it serves, of a scope that was asked for; a canary has that of its stage."""
+        server = self._made.get(scope)
+        if server is None:
+            return {}
+        stable, canary = server.router.serving.version, server.canary
+        share = 0.0 if canary is None else canary.order.share
+        found = {stable: 1.0 - share} | ({} if canary is None else {canary.serving.version: share})
+        return {version: part for version, part in found.items() if part > 0.0}
+
     def quarantined(self) -> Mapping[Scope, tuple[str, ...]]:
         """Arms that broke since the policy that serves was published, likewise."""
         return {scope: server.router.quarantined for scope, server in self._made.copy().items()}

@@ -128,7 +128,7 @@ def test_a_restart_goes_on_from_what_was_learned_before_and_reads_little(home, m
     after = Server(home, CONFIG, SCOPE, record, np.random.default_rng(1), lambda: 100.0)
 
     assert record.rows_read < 3 * 20 + 4  # router, its copy for the next checkpoint, and what was learned; four to know
-    one, two = before.router._learning, after.router._learning
+    one, two = before.router.known.learning, after.router.known.learning
     assert (one.position, one.means.tolist(), one.counts.tolist()) == (60, two.means.tolist(), two.counts.tolist())
     assert (one.watch.wealth, one.waiting.keys()) == (two.watch.wealth, two.waiting.keys())
     assert after.router.decide(np.zeros(2, np.float32)).seen == 60

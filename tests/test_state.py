@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits.errors import DuplicateDecisionError, RecordError
+from bandits.following import tail
 from bandits.record.memory import MemoryRecord
 from bandits.router import Router
-from bandits.state import State, resume, save, tail
+from bandits.state import State, resume, save
 from bandits.types import Outcome, Scope, new_id, time_of
 from tests.logs import domain
 
@@ -26,7 +27,7 @@ class CountingRecord(MemoryRecord):
 
     rows_read = 0
 
-    def read(self, after=0, limit=10_000, **how):
+    def read(self, after=0, limit=10_000):
         found = super().read(after, limit)
         self.rows_read += len(found)
         return found

@@ -20,8 +20,8 @@ import numpy as np
 from bandits.day.learning import Held, Learning
 from bandits.durable import make_folder
 from bandits.errors import UnreadableRowError
+from bandits.following import names
 from bandits.record.port import Record
-from bandits.state import names
 from bandits.types import Outcome, Scope
 
 VERSION = 1  # of the file; a change of what is learned, or how, is another

@@ -13,7 +13,6 @@ numbers and the quarantine. A policy that foretells no reward is held against an
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, cast, runtime_checkable
 
@@ -21,12 +20,11 @@ import numpy as np
 
 from bandits.config import DomainConfig
 from bandits.day.change import Watch, guarded
+from bandits.following import Follower
 from bandits.learners.baselines import ContextFree
 from bandits.learners.linear_policy import PricedPolicy, Scores
 from bandits.policy import FrozenPolicy, Policy
-from bandits.record.port import Record, Row
 from bandits.rewards import activated, reward
-from bandits.state import Reading, batches
 from bandits.types import Context, Decision, Mask, Matrix, Outcome, Scope, Vector
 
 PRIOR = 300.0  # outcomes of an arm that weigh as much as the snapshot's estimate of it
@@ -117,10 +115,10 @@ class Held:
 
 
 @dataclass(slots=True)
-class Learning:
+class Learning(Follower):
     """The fold. Not thread-safe: its owner holds a lock, as the router does.
 
-    start: position of the snapshot, whose log ends there.   position: of the last row that was folded.
+    start: position of the snapshot, whose log ends there.
     epoch: of the record in which it began; after an erasure another one must begin.
     """
 
@@ -167,24 +165,6 @@ class Learning:
         """One that learns on alone."""
         shared: list[object] = [self.scope, self.domain, self.policy]
         return copy.deepcopy(self, {id(one): one for one in shared})
-
-    def follow(self, record: Record, until: int, read: Reading = batches) -> None:
-        """Fold the rows of `record` up to position `until`; read: how (`state.gently` beside threads that serve)."""
-        for rows in read(record, self.position, until):
-            self.fold(rows)
-        self.position = max(self.position, until)
-
-    def fold(self, rows: Iterable[Row]) -> None:
-        """Take in rows in order of position; those at or before `position` were taken in before."""
-        for row in rows:
-            if row.position <= self.position:
-                continue
-            self.position = row.position
-            if row.entry.scope == self.scope:
-                if isinstance(row.entry, Decision):
-                    self._hold(row.entry)
-                else:
-                    self._hear(row.entry)
 
     def _hold(self, decision: Decision) -> None:
         self._close(decision.time)

@@ -40,11 +40,15 @@ class MemoryRecord:
         """See `Record.append_soon`."""
         return self.append(*entries)
 
-    def read(self, after: int = 0, limit: int = 10_000, *, remembered: bool = False) -> list[Row]:
+    def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
         """See `Record.read`."""
         after = max(after, 0)
         found = self._entries[after : after + max(limit, 0)]
         return [Row(position, entry) for position, entry in enumerate(found, start=after + 1)]
+
+    def recall(self, after: int = 0, limit: int = 10_000) -> list[Row]:
+        """See `Record.recall`: it is all memory."""
+        return self.read(after, limit)
 
     def decision(self, decision_id: str, tenant: str) -> Decision:
         """See `Record.decision`."""

@@ -39,11 +39,15 @@ class Record(Protocol):
     async def append_soon(self, *entries: Entry) -> int:
         """See `append`: the event loop goes on meanwhile. Who gives up waiting does not take anything back."""
 
-    def read(self, after: int = 0, limit: int = 10_000, *, remembered: bool = False) -> list[Row]:
+    def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
         """The rows at positions after+1 .. after+limit, or as many as there are, in order.
         Where rows were erased there are fewer, or none: only the head tells the end (see `rows`).
-        remembered: rows that this process appended lately may be told from memory; else every one is read back.
         Raises UnreadableRowError, with the first position that does not read back.
+        """
+
+    def recall(self, after: int = 0, limit: int = 10_000) -> list[Row]:
+        """The same rows; those that this process appended lately may come from its memory, and prove nothing of the
+        store. Raises what `read` raises.
         """
 
     def decision(self, decision_id: str, tenant: str) -> Decision:

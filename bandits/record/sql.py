@@ -93,13 +93,20 @@ class SqlRecord:
         """See `Record.append_soon`."""
         return await self._writer.write_soon(self._batch(entries)) if entries else self.head()
 
-    def read(self, after: int = 0, limit: int = 10_000, *, remembered: bool = False) -> list[Row]:
+    def read(self, after: int = 0, limit: int = 10_000) -> list[Row]:
         """See `Record.read`."""
+        return self._read(after, limit, None)
+
+    def recall(self, after: int = 0, limit: int = 10_000) -> list[Row]:
+        """See `Record.recall`."""
+        return self._read(after, limit, self._recent)
+
+    def _read(self, after: int, limit: int, recent: Recent | None) -> list[Row]:
         after = max(after, 0)
         found: list[tuple[int, Callable[[sa.Row[Any]], Entry], sa.Row[Any]]] = []
         with self._transaction(self._database.reading) as connection:
             last = min(after + limit, _read_head(connection))
-            mine = self._recent.between(after, last, current_epoch(connection).number) if remembered else {}
+            mine = {} if recent is None else recent.between(after, last, current_epoch(connection).number)
             for table, decode in () if len(mine) == last - after else _TABLES:
                 span = sa.select(table).where(table.c.position > after, table.c.position <= last)
                 found += [(row[0], decode, row) for row in connection.execute(span).all() if row[0] not in mine]

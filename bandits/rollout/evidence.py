@@ -17,16 +17,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bandits.config import DomainConfig
+from bandits.following import Follower
 from bandits.monitoring.eprocess import AboveZero, EProcess, TooOften
-from bandits.record.port import Record, Row
 from bandits.rewards import activated, reward
 from bandits.rollout.machine import Judged, Order
 from bandits.rollout.slots import canary_ends, control_begins, place
-from bandits.state import batches
 from bandits.types import Decision, Outcome, Slot
 
 FIRST_POLICY = "explore"  # what decisions log where no snapshot serves
@@ -44,12 +42,12 @@ class _Held:
     timed: bool = False
 
 
-class Evidence:
-    """The fold of one rollout. Not thread-safe. position: of the last row that was folded."""
+class Evidence(Follower):
+    """The fold of one rollout."""
 
     def __init__(self, order: Order, domain: DomainConfig) -> None:
         terms = order.terms
-        self.seed, self.position = order.seed, order.start
+        self.seed, self.scope, self.position = order.seed, order.scope, order.start
         self._order, self._domain = order, domain
         self.errors, self.slow = TooOften(terms.error_rate), TooOften(terms.slow_share)
         self.drop, self.safe = AboveZero(1.0 + terms.reward_drop), AboveZero(1.0 - terms.effect)
@@ -60,27 +58,6 @@ class Evidence:
         self.breached_at = 0  # position of the row that said so
         self._waiting: dict[str, _Held] = {}
         self._unpaired: tuple[deque[float], deque[float]] = (deque(maxlen=WAITING), deque(maxlen=WAITING))
-
-    def follow(self, record: Record) -> None:
-        """Fold what is new in the record. Raises RecordError."""
-        until = record.head()
-        for rows in batches(record, self.position, until):
-            self.fold(rows)
-        self.position = max(self.position, until)
-
-    def fold(self, rows: Iterable[Row]) -> None:
-        """Take in rows in order of position."""
-        for row in rows:
-            if row.position <= self.position:
-                continue
-            self.position = row.position
-            if row.entry.scope != self._order.scope:
-                continue
-            if isinstance(row.entry, Decision):
-                self._hold(row.entry)
-            else:
-                self._hear(row.entry)
-                self._look()
 
     def judge(self, order: Order, served_s: float) -> Judged:
         """pass, fail or hold, and why. served_s: how long this stage has served under a lease, seconds."""
@@ -140,6 +117,7 @@ class Evidence:
         if value is not None and math.isfinite(value):
             del self._waiting[outcome.decision_id]
             self._pair(held.canary, value)
+        self._look()
 
     def _pair(self, canary: bool, value: float) -> None:
         self.rewards += canary

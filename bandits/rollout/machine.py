@@ -106,8 +106,8 @@ def begun(
 ) -> Order:
     """A rollout of `version` where none is under way; one that ends as it begins where the version has a `fault`.
 
-    All at once where the terms say so, and where no snapshot serves yet: there is nothing to hold it against, and what
-    explores on purpose is no better to fall back to. position: of the record's last row.
+    All at once where the terms say so. Where no snapshot serves yet it begins with more users (`first_share`): what
+    explores on purpose should not do so for long. position: of the record's last row.
     """
     if before.active:
         raise RolloutError(
@@ -157,8 +157,12 @@ def _judged(order: Order, verdict: Judged, now: float) -> Order:
 
 
 def _started(order: Order) -> Order:
-    at_once = order.terms.stages == (1.0,) or order.stable is None
-    return replace(order, phase="complete", stable=order.candidate) if at_once else replace(order, phase="canary")
+    terms, stage = order.terms, 0
+    if order.stable is None:
+        stage = max(sum(share <= terms.first_share for share in terms.stages) - 1, 0)
+    if terms.stages[stage] == 1.0:
+        return replace(order, phase="complete", stable=order.candidate)
+    return replace(order, phase="canary", stage=stage)
 
 
 def _next(order: Order, event: Event, now: float, **changes: object) -> Order:

@@ -19,6 +19,12 @@ class RolloutConfig(BaseModel):
     stages: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = Field(
         default=(0.05, 0.2, 0.5, 1.0), min_length=1, description="shares of users, rising to 1; [1.0]: all at once"
     )
+    first_share: float = Field(
+        default=0.5,
+        gt=0.0,
+        le=1.0,
+        description="the first snapshot of a scope begins at the last stage up to this share; 1: all at once",
+    )
     min_seconds: float = Field(
         default=600.0, ge=0.0, allow_inf_nan=False, description="a stage serves at least so long, under a fresh lease"
     )

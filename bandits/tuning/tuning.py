@@ -6,8 +6,8 @@ scored by models that never saw the round (cross-fitting). Of the feasible trial
 there to be better than the defaults, and within every constraint. The best of many is high by luck; the held-out rounds
 did not choose it. By how much it looked better than it is there: the overfit gap.
 
-Every trial meets the domain's budget by construction (its price of a dollar is solved for it), and none is pruned: the
-price is solved over all rounds, so what a trial earns is not known before most of it is done.
+Every trial meets the domain's budget by construction (its price of a dollar is solved for it). None is pruned for doing
+badly: all that the point does not touch is folded once, and what is left of a trial is a fraction of a second.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path, policy, tamper):
     days = Days(policy, mode="learn")
     days.serve(20)
     path = tmp_path / "one.json"
-    days.router.keep(path)
+    days.router.known.keep(path)
     fresh = Learning(SCOPE, days.domain, policy, "000001", 0)
     assert load(path, fresh, days.record)
     tamper(path)
@@ -92,7 +92,7 @@ def test_a_checkpoint_of_something_else_is_not_used(tmp_path, policy, other):
     days = Days(policy, mode="learn")
     days.serve(20)
     path = tmp_path / "one.json"
-    days.router.keep(path)
+    days.router.known.keep(path)
     named = {"scope": SCOPE, "domain": days.domain, "policy": policy, "version": "000001", "start": 0}
 
     assert load(path, Learning(**named), days.record)

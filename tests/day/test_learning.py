@@ -119,8 +119,8 @@ def test_two_routers_on_one_record_agree_after_catching_up(policy, mode):
     assert one.router.catch_up() == two.router.catch_up()
 
     whole = fold(one.record, policy, mode)
-    assert plain(one.router._learning) == plain(two.router._learning) == plain(whole)
-    assert rows(one.router._learning.learned) == rows(whole.learned)
+    assert plain(one.router.known.learning) == plain(two.router.known.learning) == plain(whole)
+    assert rows(one.router.known.learning.learned) == rows(whole.learned)
 
 
 def test_what_is_ahead_of_the_position_is_not_learned(policy):
@@ -130,11 +130,11 @@ def test_what_is_ahead_of_the_position_is_not_learned(policy):
     for one in made:
         days.answer(one)
     assert [one.seen for one in made] == [0] * 5
-    assert days.router._learning.counts.sum() == 0
+    assert days.router.known.learning.counts.sum() == 0
 
     days.router.catch_up()
     assert days.ask().seen == 10
-    assert days.router._learning.counts.sum() == 5
+    assert days.router.known.learning.counts.sum() == 5
 
 
 def test_still_serves_what_was_published(policy):
@@ -155,11 +155,11 @@ def test_a_swap_starts_anew_behind_the_position_of_the_snapshot(policy):
     days.serve(100)
     days.router.swap(Serving(policy, "000002", position=150))
 
-    assert plain(days.router._learning) == plain(fold(days.record, policy, start=150))
+    assert plain(days.router.known.learning) == plain(fold(days.record, policy, start=150))
     assert days.ask().seen == 200
     days.router.swap(Serving(policy, "000003", position=10_000))
     assert {decision.seen for decision in days.serve(5)} == {0}
-    assert days.router._learning.counts.sum() == 0
+    assert days.router.known.learning.counts.sum() == 0
 
 
 def test_the_level_of_an_arm_is_its_mean_error_shrunk_toward_the_snapshot(policy):
@@ -214,8 +214,8 @@ def test_what_an_erased_person_said_is_not_learned(tmp_path, policy):
         after = days.ask()
 
         assert (before.seen, between.seen, after.seen) == (24, 24, 26)
-        assert days.router._learning.counts.sum() == 6
-        assert plain(days.router._learning) == plain(fold(record, policy, "learn", until=26))
+        assert days.router.known.learning.counts.sum() == 6
+        assert plain(days.router.known.learning) == plain(fold(record, policy, "learn", until=26))
         for serving, promised in ((Serving(policy, "000001"), 0), (first_policy(days.domain), 1)):
             policies = Policies({"model_routing": days.domain}, None, {})
             policies._known[SCOPE, "000001", days.domain.arm_names] = serving

@@ -102,8 +102,8 @@ def test_a_night_publishes_a_snapshot_that_a_router_serves(api, place, day):
 
     with place.open_record() as record:
         server = Server(place, load_config(), SCOPE, record, np.random.default_rng(1))
-        decision = server.router.decide(np.zeros(76, np.float32))
-    assert decision.policy == "000001"
+        drawn = {server.router.decide(np.zeros(76, np.float32)).policy for _ in range(40)}
+    assert drawn == {"explore", "000001"}  # half of those who ask: a canary
 
 
 def test_the_command_line_tells_about_it(api, place, day):

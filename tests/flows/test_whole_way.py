@@ -25,7 +25,10 @@ REQUESTS = 260
 
 
 def test_the_whole_way(api, tmp_path, monkeypatch, point):  # noqa: F811
-    """260 requests over HTTP, one night in Prefect; then HTTP, Discord and the dashboard all meet the new policy."""
+    """260 requests over HTTP, one night in Prefect; then HTTP, Discord and the dashboard all meet the new policy.
+
+    It is the first, so half of those who ask meet it, and the others the first policy.
+    """
     monkeypatch.setenv("PILOTAGE_HOME", str(tmp_path / "home"))
     home, config, replay = Home(tmp_path / "home"), load_config(ROOT / "pilotage.toml"), Replay.read(RECORDING)
     rng = np.random.default_rng(0)
@@ -54,7 +57,8 @@ def test_the_whole_way(api, tmp_path, monkeypatch, point):  # noqa: F811
 
         over_http = wait_for(swapped)
         assert sum(over_http["probabilities"].values()) == 1.0
-        assert http.get("/snapshots").json()[0]["serving"] is True
+        (listed,) = http.get("/snapshots").json()
+        assert (listed["serving"], listed["share"]) == (True, 0.5)
         story = http.get(f"/decisions/{over_http['decision_id']}").json()
         assert story["replays"] is True
 
@@ -62,7 +66,10 @@ def test_the_whole_way(api, tmp_path, monkeypatch, point):  # noqa: F811
         async with FakeDiscord() as discord:
             point(discord.port)
             async with running(World(home, config), discord, adapters={"replay": replay}) as bot:
-                said = await bot.asked(MENTION + replay.prompts[0])
+                for author in range(40):
+                    said = await bot.asked(MENTION + replay.prompts[0], author=str(200700000000001000 + author))
+                    if bot.decisions()[-1].policy != "explore":
+                        break
                 return said["content"], bot.decisions()[-1].policy
 
     content, policy = asyncio.run(ask())
@@ -74,7 +81,8 @@ def test_the_whole_way(api, tmp_path, monkeypatch, point):  # noqa: F811
     page = AppTest.from_file(str(dashboard.__path__[0]) + "/app.py", default_timeout=120.0).run()
     assert not page.exception
     shown = {metric.label: metric for metric in page.metric}
-    assert shown["Active policy"].value == "000001"
+    assert shown["Active policy"].value == "explore"
+    assert shown["Active policy"].delta == "000001 serves 50% of users, the first policy the others"
     with home.open_record() as record:
         entries = [entry for _, entry in rows(record)]
     today = max(entry.time for entry in entries if isinstance(entry, Decision)) // 86_400.0

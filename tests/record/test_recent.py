@@ -16,12 +16,12 @@ def test_what_another_process_erased_is_not_remembered(tmp_path):
     with SqlRecord(url) as writer, SqlRecord(url) as other:
         gone, stays = sample_decision("gone"), sample_decision("stays")
         writer.append(gone, sample_outcome("gone"))
-        assert next(iter(writer.read(remembered=True))).entry is gone  # not decoded
+        assert next(iter(writer.recall())).entry is gone  # not decoded
 
         other.erase(gone.scope.tenant, before=gone.time + 1.0)
         writer.append(stays)
 
-        assert [(row.position, row.entry) for row in writer.read(remembered=True)] == [(3, stays)]
+        assert [(row.position, row.entry) for row in writer.recall()] == [(3, stays)]
 
 
 def test_rows_of_others_stand_between_ones_own(tmp_path):
@@ -31,7 +31,7 @@ def test_rows_of_others_stand_between_ones_own(tmp_path):
         for number, record in enumerate((one, other, one, other, other, one)):
             record.append(sample_decision(str(number)))
 
-        assert [(row.position, row.entry.id) for row in one.read(after=1, remembered=True)] == [
+        assert [(row.position, row.entry.id) for row in one.recall(after=1)] == [
             (2, "1"), (3, "2"), (4, "3"), (5, "4"), (6, "5"),
         ]  # fmt: skip
 

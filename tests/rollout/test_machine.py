@@ -64,6 +64,23 @@ def test_stages_are_passed_one_by_one_and_never_while_it_waits():
     assert after(waiting, Approved("ann", "go"), 2.0).share == 0.2
 
 
+@pytest.mark.parametrize(("most", "share"), [(0.5, 0.5), (0.4, 0.2), (0.1, 0.2)])
+def test_the_first_of_all_begins_at_the_last_stage_that_leaves_enough_explorers(most, share):
+    """And where the first policy serves again, after a rollback to it."""
+    terms = TERMS.model_copy(update={"first_share": most})
+    for before in (replace(BEFORE, stable=None), after(BEFORE, RolledBack(None, "ann", "bad"), 2.0)):
+        order = begun(before, "000002", terms, 1.0, 7, who="night", why="better")
+        assert (order.phase, order.share, order.stable) == ("canary", share, None)
+    assert begun(BEFORE, "000002", terms, 1.0, 7, who="night", why="better").share == 0.2
+
+
+@pytest.mark.parametrize("terms", [{"first_share": 1.0}, {"stages": (1.0,)}])
+def test_the_first_of_all_serves_at_once_where_the_terms_say_so(terms):
+    """Complete from the beginning."""
+    order = begun(replace(BEFORE, stable=None), "000002", TERMS.model_copy(update=terms), 1.0, 7, who="n", why="w")
+    assert (order.phase, order.stable) == ("complete", "000002")
+
+
 @pytest.mark.parametrize(("order", "event"), ABSURD)
 def test_what_makes_no_sense_is_refused_and_says_why(order, event):
     """By its phase."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -152,15 +154,34 @@ def test_a_rollback_by_hand_is_a_higher_order_for_older_content(rolling):
     assert (back.stable, world.server.router.serving.version) == (stable, stable)
 
 
-def test_the_first_snapshot_of_all_serves_at_once(world):
-    """What explores on purpose is nothing to fall back to."""
+def test_the_first_snapshot_of_a_scope_begins_with_half_of_the_users(world):
+    """The others go on exploring, as its control; a sound one then serves everybody."""
     world.start()
     version = world.put()
     world.begin(version, None)
     world.server.refresh()
+    assert Counter(decision.policy for decision in world.serve(range(200))).keys() == {"explore", version}
 
+    for round_ in range(40):
+        world.serve(range(50 * round_, 50 * round_ + 50))
+        world.pass_time(1)
+    assert [order.share for order in world.orders()] == [0.5, 1.0, 0.0]
     assert world.server.router.serving.version == version
-    assert world.orders()[0].phase == "complete"
+
+
+def test_a_bad_first_snapshot_leaves_everybody_to_the_first_policy(world):
+    """It is held against what explores, and taken back by itself."""
+    world.start()
+    version = world.put()
+    world.begin(version, None)
+    world.server.refresh()
+    for round_ in range(40):
+        world.serve(range(50 * round_, 50 * round_ + 50), bad=0.2)
+        world.pass_time(1)
+
+    newest = world.orders()[-1]
+    assert (newest.phase, newest.stable, newest.candidate) == ("rolled back", None, version)
+    assert {decision.policy for decision in world.serve(range(200))} == {"explore"}
 
 
 def test_all_at_once_is_an_order_too(tmp_path):

@@ -9,6 +9,7 @@ import optuna
 from bandits.config import Config, NightConfig, TenantConfig
 from bandits.home import Home
 from bandits.record.audit import Audit
+from bandits.settings.rollout import RolloutConfig
 from bandits.snapshots.keys import trusted_keys
 from bandits.snapshots.loading import list_versions, load
 from bandits.types import Decision, Outcome, Scope
@@ -23,9 +24,10 @@ BUDGET = 1.5e-3
 
 
 def config_of(**settings) -> Config:
-    """One tenant, one domain of three arms, a short search."""
-    night = NightConfig(trials=3, learners=("linear",))
-    return Config(tenants={"acme": TenantConfig()}, domains={"own": domain(BUDGET, **settings)}, night=night)
+    """One tenant, one domain of three arms, a short search; a first snapshot serves at once, so that nights go on."""
+    night, rollout = NightConfig(trials=3, learners=("linear",)), RolloutConfig(first_share=1.0)
+    domains = {"own": domain(BUDGET, **settings)}
+    return Config(tenants={"acme": TenantConfig()}, domains=domains, night=night, rollout=rollout)
 
 
 CONFIG = config_of()

@@ -13,8 +13,10 @@ from bandits.durable import locked
 from bandits.home import Home
 from bandits.learners.frozen import thaw
 from bandits.policy import served
+from bandits.rollout import giving
 from bandits.scheduled import nights
 from bandits.scheduled.nights import spend, spend_all
+from bandits.settings.rollout import RolloutConfig
 from bandits.snapshots.keys import trusted_keys
 from bandits.snapshots.loading import load
 from bandits.types import Decision, Outcome, Scope
@@ -51,6 +53,20 @@ def test_the_same_night_again_changes_nothing_and_says_so(home):
     assert (again["repeated"], again["run_id"]) == (True, first["run_id"])
     assert "The same night" in again["markdown"]
     assert [run["id"] for run in read_runs(home.warehouse, SCOPE)] == [first["run_id"]]
+
+
+def test_while_the_first_snapshot_is_rolled_out_the_nights_keep_what_serves(home):
+    """What the canary shows comes before a newer policy."""
+    config = CONFIG.model_copy(update={"rollout": RolloutConfig()})
+    first = spend(home, config, SCOPE, NOW)
+    order = giving.standing(home, SCOPE)
+    filled(home, rows_of([SCOPE], 20))
+    second = spend(home, config, SCOPE, NOW + 86_400.0)
+
+    assert (first["verdict"], order.phase, order.stable, order.share) == ("published", "canary", None, 0.5)
+    assert second["verdict"] == "kept"
+    assert second["reason"].startswith("Snapshot 000001 is being rolled out (canary)")
+    assert versions(home) == ["000001"]
 
 
 @pytest.mark.parametrize("what", ["row", "setting", "settled", "expired"])
