@@ -63,7 +63,8 @@ def run(seed: int) -> None:
     with place.open_record() as record:
         second, last_id = _day(record, place, table, table.second, rng, midnight, min(time.time() - midnight, DAY_S))
     for order in status(place, config, SCOPE, time.time()).orders:
-        console.print(f"       {time.strftime('%H:%M', time.gmtime(order.time))} UTC  {says(order)}: {order.why}.")
+        why = "" if order.who == "night" else f": {order.why}"  # the night's reason stands above
+        console.print(f"       {time.strftime('%H:%M', time.gmtime(order.time))} UTC  {says(order)}{why}.")
     console.print("", _results(second, table, domain.arm_names, budget))
     console.print(
         f"Shares in the order {', '.join(arm.name for arm in domain.arms)}.\n"
