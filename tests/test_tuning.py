@@ -279,7 +279,7 @@ def test_a_latency_that_nobody_measured_is_an_error_and_one_that_was_is_a_metric
 def test_gp_without_torch_is_an_error_that_says_what_to_install(monkeypatch):
     """Never another sampler in its place."""
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ConfigError, match="pip install torch"):
+    with pytest.raises(ConfigError, match="install the extra gp"):
         tune(PREPARED, trials=1, seed=0, study="s", settings=TuningConfig(sampler="gp"))
 
 

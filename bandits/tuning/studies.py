@@ -64,7 +64,7 @@ def sampler_of(settings: TuningConfig, seed: int) -> optuna.samplers.BaseSampler
         import torch  # type: ignore[import-not-found,unused-ignore]  # noqa: F401, PLC0415
     except ImportError:
         raise ConfigError(
-            "tuning.sampler = 'gp' needs torch, which is not installed; pip install torch, or leave the setting out."
+            "tuning.sampler = 'gp' needs torch, which is not installed; install the extra gp, or leave the setting out."
         ) from None
     return samplers.GPSampler(seed=seed)
 
