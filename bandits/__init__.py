@@ -9,6 +9,7 @@ The heart, one idea a file:
     conversation.py signals.py       later turns stay with their arm; what people do when an answer was bad
     rewards.py state.py              outcomes -> reward; what a server knows: both are folds over the record
     ids.py assignment.py             ids that cannot be forged; who sees what, by hash
+    naming.py                        what the name of a model stands for: a domain, or one arm of it
     purse.py                         what a router holds for a request, and settles
     home.py durable.py serving.py    where state lies; files that are there or not; a router that serves from there
 
