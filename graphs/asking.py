@@ -22,7 +22,7 @@ _ROOM_CHARS = 24_000  # of passages that a model is given
 _LEAST_CHARS = 1_000  # of one of them, where it has as many
 _SENTENCE_CHARS = 600  # what is longer is none
 _TOKENS = 2_048  # of the answer: some models think aloud first
-_CITED = re.compile(r"^(?:[-*•]|\d+[.)])? ?(.+?) ?\[([\d,; ]+)\] ?\.?$")
+_CITED = re.compile(r"^(?:[-*•]|\d+[.)])? ?(.+?)((?: ?[,;]? ?\[[\d,; ]+\])+) ?\.?$")  # of one line, single blanks
 _TASK = (
     "Summarise what the numbered passages of the next message say, in at most {many} sentences, in the language of "
     "most of them. One sentence a line; end each with the numbers of the passages that support it, like [3, 7]. Write "
@@ -58,7 +58,7 @@ def cited(answer: str, known: Collection[int]) -> Sentences:
         match = _CITED.match(" ".join(line.split())) if len(line) <= _SENTENCE_CHARS else None
         numbers = map(int, re.findall(r"\d+", match[2])) if match else ()
         places = tuple(dict.fromkeys(number for number in numbers if number in known))
-        if match and places and content_words(match[1]):
+        if match and places and any(map(str.isalpha, match[1])):
             found.append((match[1], places))
     return found[:MANY]
 
