@@ -177,6 +177,21 @@ def test_what_fails_or_names_no_passage_leaves_the_extract_and_says_why(tmp_path
     assert all(one["what"] != "retried" for one in result.events)
 
 
+def test_what_failed_on_the_way_is_part_of_what_it_cost(tmp_path, servers):
+    """A summary that was written in the end, and the attempt before it that was cut off."""
+    faults = iter(["cut"])
+    for server in servers.values():
+        server.fault = lambda: next(faults, None)
+    home = Home(tmp_path)
+    result = run(home, config(servers))
+    _, outcomes = recorded(home)
+
+    assert result.status == "ok"
+    assert len(outcomes) == 2
+    assert result.analysis["author"]["cost_usd"] == pytest.approx(sum(one.cost_usd for one in outcomes))
+    assert result.analysis["author"]["cost_usd"] > USD
+
+
 def test_a_cap_that_leaves_no_money_is_not_passed(tmp_path, servers):
     """Nobody is asked, nothing is decided; the report says which cap it was."""
     home = Home(tmp_path)
