@@ -7,6 +7,7 @@ import pytest
 from graphs import EXAMPLE
 from graphs.analysis import analysis_with
 from graphs.claims import claim_marks, is_question
+from graphs.codec import decode, encode
 from graphs.ingest import ingest, read
 from graphs.language import languages
 from graphs.names import names
@@ -160,6 +161,7 @@ class TestSummary:
         assert [(one.label, one.segments) for one in found.summary] == [("A timeout broke the gateway.", (0,))]
         assert found.summary[0].evidence[0].quote.startswith("The gateway failed")
         assert found.author == author
+        assert decode(encode({"analysis": found})) == {"analysis": found}  # as a run that is killed keeps it
         assert "written by a model" in found.method["summary"]
 
     @pytest.mark.parametrize("written", [None, Written((), Author(None, "small")), Written((), Author("it is ill"))])
