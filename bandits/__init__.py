@@ -10,6 +10,7 @@ The heart, one idea a file:
     rewards.py state.py following.py outcomes -> reward, spending: folds over the record, and how one follows it
     known.py                         what a router knows: what serves, what was spent, what was learned since
     ids.py assignment.py             ids that cannot be forged; who sees what, by hash
+    naming.py                        what the name of a model stands for: a domain, or one arm of it
     purse.py                         what a router holds for a request, and settles
     home.py durable.py serving.py    where state lies; files that are there or not; a router that serves from there
 

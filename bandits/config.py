@@ -21,6 +21,7 @@ from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.features import width
 from bandits.learners.choice import LEARNERS, Learner
 from bandits.money.budget import affordable
+from bandits.naming import named
 from bandits.settings.caps import CapsConfig
 from bandits.settings.catalogue import ModelConfig, ProviderConfig
 from bandits.settings.conversation import ConversationConfig
@@ -231,6 +232,19 @@ class Config(_Strict):
                         f"an arm's provider must be one of {', '.join(sorted(self.providers))}, "
                         f"but {domain}/{name} names {provider!r}; add [providers.{provider}]"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _summarised(self) -> Config:
+        model = self.pilot.summary
+        found = None if model is None else named(model, self.domains)
+        domain = None if found is None or found.workspace is not None else self.domains.get(found.domain)
+        if model is not None and (domain is None or domain.features.startswith("vector-")):
+            read = ", ".join(name for name, one in self.domains.items() if not one.features.startswith("vector-"))
+            raise ValueError(
+                f"[pilot] summary must be auto, auto:DOMAIN, or an arm or a model by name, of a domain that reads text "
+                f"({read or 'there is none'}), but got {model!r}; name one, or leave it out"
+            )
         return self
 
     def scopes(self) -> list[Scope]:

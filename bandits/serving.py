@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
@@ -193,3 +194,14 @@ class Server:
         """A reader, once there is a key to trust: before the first publishing there is none."""
         trusted = trusted_keys(self._home.root)
         return SnapshotReader(self._home.snapshots, scope, trusted) if trusted else None
+
+
+@contextmanager
+def opened(home: Home, config: Config, scope: Scope) -> Iterator[Server]:
+    """A server of one scope over a record and a ledger of its own, for as long as this lasts. Raises RecordError."""
+    with ExitStack() as stack:
+        record = stack.enter_context(home.open_record())
+        ledger = home.open_ledger(config)
+        if ledger is not None:
+            stack.enter_context(ledger)
+        yield Server(home, config, scope, record, np.random.default_rng(), ledger=ledger)

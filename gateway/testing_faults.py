@@ -53,11 +53,13 @@ class FaultServer:
     """See `fault_server`.
 
     fault: how calls go wrong, None: they do not; or who decides that for each.   retry_after: what a 429 says, s.
+    texts: what it answers, in pieces.
     """
 
     port: int = 0
     fault: Fault | Callable[[], Fault | None] | None = None
     retry_after: str = "1"
+    texts: tuple[str, ...] = TEXT
     calls: list[Call] = field(default_factory=list)
     open: int = 0  # connections
     _server: asyncio.Server | None = None
@@ -117,9 +119,9 @@ class FaultServer:
         elif fault == "hang_headers":
             await reader.read()  # until the client goes
         elif wire.is_streaming:
-            await _stream(wire, fault, reader, writer)
+            await _stream(wire, fault, self.texts, reader, writer)
         else:
-            await _whole(wire, fault, reader, writer)
+            await _whole(wire, fault, "".join(self.texts), reader, writer)
         with suppress(ConnectionError):
             await writer.drain()
 
@@ -135,13 +137,19 @@ async def fault_server(fault: Fault | None = None) -> AsyncIterator[FaultServer]
         await server.refuse()
 
 
-async def _stream(wire: _Wire, fault: Fault | None, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _stream(
+    wire: _Wire,
+    fault: Fault | None,
+    texts: tuple[str, ...],
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> None:
     writer.write(_head("200 OK", "text/event-stream", "Transfer-Encoding: chunked\r\n", None))
     await writer.drain()
     if fault == "hang_first_token":
         await reader.read()
         return
-    texts = () if fault == "empty" else ("x" * 100_000,) * (_LARGE // 100_000) if fault == "large" else TEXT
+    texts = () if fault == "empty" else ("x" * 100_000,) * (_LARGE // 100_000) if fault == "large" else texts
     events = [event.encode() for event in wire.events(texts)]
     if fault in ("stall", "cut", "bad_json"):
         events = events[: len(events) // 2]
@@ -162,8 +170,10 @@ async def _stream(wire: _Wire, fault: Fault | None, reader: asyncio.StreamReader
         writer.write((_chunk(b'data: {"choices": [}\n\n') if fault == "bad_json" else b"") + b"0\r\n\r\n")
 
 
-async def _whole(wire: _Wire, fault: Fault | None, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    text = "" if fault == "empty" else "x" * _LARGE if fault == "large" else "".join(TEXT)
+async def _whole(
+    wire: _Wire, fault: Fault | None, text: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    text = "" if fault == "empty" else "x" * _LARGE if fault == "large" else text
     body = wire.reply(text).encode()
     if fault == "bad_json":
         body = body[:-1] + b"]"

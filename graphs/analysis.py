@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from graphs import claims, names, sentiment, summary, topics, voices
+from graphs.audit import reason_of
 from graphs.findings import finding
 from graphs.index import Vectors
 from graphs.novelty import Earlier, new_phrases
 from graphs.passage import Segment
-from graphs.state import Analysis, Finding, Kind, State
+from graphs.state import Analysis, Author, Finding, Kind, State
 from graphs.steady import steady
 from graphs.voices import Read, read_of
 
@@ -40,7 +42,7 @@ def analysis_with(
         ]
         spoken = sorted(frozenset().union(*read.tongues))
         before = _before(state, earlier)
-        sentences_, how = _summary(read, summarise)
+        found, how, author = _summary(state, read, summarise)
         return {
             "analysis": Analysis(
                 language="+".join(spoken) or "unknown",
@@ -59,13 +61,14 @@ def analysis_with(
                 sentiment=sentiment.together(tones).score,
                 sentiment_by_segment=tuple(tone.score for tone in tones),
                 sentiments=voices.sentiments(read.segments, tones),
-                summary=sentences_,
+                summary=found,
                 sentiment_over_time=tuple(voices.course(read.segments, tones)),
                 names=voices.named(read),
                 claims=voices.claimed(read),
                 questions=voices.asked(read),
                 speakers=voices.speakers(read.segments),
                 new=_said("new", new_phrases(read.said, before), read),
+                author=author,
             )
         }
 
@@ -81,22 +84,31 @@ def _before(state: State, earlier: Earlier | None) -> Sequence[str]:
     return earlier(state["request"].namespace, [document.id for document in state["documents"]])
 
 
-def _summary(read: Read, summarise: summary.Summarise | None) -> tuple[tuple[Finding, ...], str]:
-    """Findings, and who wrote them. A model that fails, or supports nothing that it says, leaves it to the extract."""
-    why = ""
+def _summary(
+    state: State, read: Read, summarise: summary.Summarise | None
+) -> tuple[tuple[Finding, ...], str, Author | None]:
+    """Findings, how they came about, and who wrote them; a model that fails or names no passage leaves an extract."""
+    author = None
     if summarise is not None:
-        try:
-            written = summarise([one.text for one in read.segments])
-        except Exception as error:
-            why = f" (the model failed: {type(error).__name__})"
-        else:
-            if written:
-                found = (finding("summary", said, 1.0, read.segments, places, said) for said, places in written)
-                return tuple(found), "written by a model, each sentence with the passages that it names"
-            why = " (the model named no passage)"
+        sentences, author = _written(state, read, summarise)
+        if author.fault is None:
+            written = (finding("summary", said, 1.0, read.segments, places, said) for said, places in sentences)
+            return tuple(written), "written by a model, each sentence with the passages that it names", author
     central = summary.central_sentences(read.texts)
     found = (finding("summary", sentence, score, read.segments, [i], sentence) for i, sentence, score in central)
-    return tuple(found), f"extractive: sentences of the text itself{why}"
+    how = "extractive: sentences of the text itself" if central else "none: no sentence says enough"
+    return tuple(found), how if author is None else f"{how}; {author.fault}", author
+
+
+def _written(state: State, read: Read, summarise: summary.Summarise) -> summary.Written:
+    """What a model wrote; where nothing of it can be shown, its author has the fault."""
+    try:
+        written = summarise(state["request"], [one.text for one in read.segments])
+    except Exception as error:
+        return summary.Written((), Author(reason_of(error)))
+    if written.sentences or written.author.fault is not None:
+        return written
+    return summary.Written((), replace(written.author, fault="the model's summary named no passage"))
 
 
 def _topics(

@@ -36,7 +36,10 @@ class Event:
 class Degradation:
     """Something that the run had to do without, and why."""
 
-    event: str  # fallback_sequential, segment_failed, embed_failed, documents_left_out, not_stored, listener_failed
+    event: (
+        str  # fallback_sequential, segment_failed, embed_failed, documents_left_out, summary_not_written, not_stored,
+    )
+    # listener_failed
     step: str
     reason: str
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
-
-import numpy as np
 
 from bandits.config import Config
 from bandits.errors import BudgetExhaustedError
 from bandits.features import Request, context
 from bandits.home import Home
-from bandits.serving import Server
+from bandits.serving import Server, opened
 from bandits.types import Scope
 from graphs.passage import Cue, Document
 from graphs.state import Depth, State
@@ -56,13 +54,7 @@ def choosing(home: Home, config: Config, tenant: str, workspace: str) -> Iterato
     if not wanted(config):
         yield None
         return
-    with ExitStack() as stack:
-        record = stack.enter_context(home.open_record())
-        ledger = home.open_ledger(config)
-        if ledger is not None:
-            stack.enter_context(ledger)
-        scope = Scope(tenant, workspace, DOMAIN)
-        server = Server(home, config, scope, record, np.random.default_rng(), ledger=ledger)
+    with opened(home, config, Scope(tenant, workspace, DOMAIN)) as server:
         yield lambda document: choose_depth(server, document)
 
 

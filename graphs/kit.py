@@ -8,6 +8,7 @@ from typing import Any
 
 from bandits.config import Config
 from bandits.home import Home
+from graphs.author import Answering, author_of
 from graphs.depth import Choose, choosing
 from graphs.equipment import equipped as with_library
 from graphs.equipment import library_of
@@ -16,10 +17,16 @@ from graphs.runs import RunStore
 from graphs.steps import table
 
 
-def options_of(home: Home, config: Config, choose: Choose | None = None) -> dict[str, Any]:
-    """Options of run_pilot: its steps, and the library that holds what was read. choose: how deep that is."""
+def options_of(
+    home: Home, config: Config, choose: Choose | None = None, answering: Answering | None = None
+) -> dict[str, Any]:
+    """Options of run_pilot: its steps, and the library that holds what was read.
+
+    choose: how deep that is.   answering: the gateway of a process that has one (see author_of).
+    """
     library = library_of(config.embedding, home.root)
-    return {"steps": with_library(table(Guard.of(config.pilot), choose), library), "store": library}
+    steps = with_library(table(Guard.of(config.pilot), choose), library, author_of(home, config, answering))
+    return {"steps": steps, "store": library}
 
 
 @contextmanager

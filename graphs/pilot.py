@@ -75,6 +75,9 @@ def run_pilot(
             gone = ", ".join(one.name for one in state["left_out"])
             lost = f"{len(state['left_out'])} could not be read, or not wholly: {gone}"
             recorder.degrade("documents_left_out", "ingest", lost)
+        author = state["analysis"].author if "analysis" in state else None
+        if author is not None and author.fault is not None:
+            recorder.degrade("summary_not_written", "analysis", author.fault)
         if store is not None and "index" in state and "error" not in state:
             _put(store, state["index"], recorder)
         recorder.close(names(steps))  # before the status: a listener may break here, too

@@ -71,7 +71,11 @@ def _ingest(ingest: Mapping[str, Any]) -> Iterator[str]:
 def _analysis(analysis: Mapping[str, Any]) -> Iterator[str]:
     yield from _heading("Summary")
     for finding in analysis["summary"]:
-        yield from item(f"{safe(finding['label'])} {where(finding['evidence'][0])}")
+        yield from item(f"{safe(finding['label'])} {', '.join(map(where, finding['evidence']))}")
+    author = analysis.get("author")
+    if author and author["fault"] is None:
+        yield ""
+        yield from _wrap(f"By {safe(author['arm'])}, {author['cost_usd']:.6f} USD, decision {author['decision_id']}.")
     yield from _heading("Topics")
     for finding in analysis["topics"]:
         yield from item(f"**{safe(finding['label'])}**, {finding['score']:.0%} of the segments")

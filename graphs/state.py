@@ -106,6 +106,17 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Author:
+    """Which model was asked for the summary, by which decision, and at what cost (author.py)."""
+
+    fault: str | None  # why the summary is not its own, but the extract
+    arm: str | None = None  # that answered, or failed to; None where nothing could be decided
+    decision_id: str | None = None  # for votes
+    propensity: float | None = None
+    cost_usd: float | None = None  # of all attempts
+
+
+@dataclass(frozen=True, slots=True)
 class Analysis:
     """All findings of a run. `sentiment` is None where no word of the lexicon was met: missing is not neutral."""
 
@@ -123,6 +134,7 @@ class Analysis:
     questions: tuple[Finding, ...] = ()
     speakers: tuple[Finding, ...] = ()
     new: tuple[Finding, ...] = ()
+    author: Author | None = None  # of the summary; None where no model was asked
 
 
 class State(TypedDict, total=False):

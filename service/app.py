@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -54,9 +55,9 @@ def create_app(
     record, metrics = home.open_record(), Metrics()
     servers = Servers(home, config, record, rng or np.random.default_rng(), clock, refresh_s)
     keys, pilots = KeyRing(home, clock), pilot or Pilot()
-    pilots.open(home, config, servers)
-    refusals = Refusals(home.root, metrics.refused)
     models = Models(config)
+    pilots.open(home, config, servers, models)
+    refusals = Refusals(home.root, metrics.refused)
     limiter = Limiter(open_store(home.root / "limits.bin", config.service), clock)
 
     @asynccontextmanager
@@ -66,9 +67,9 @@ def create_app(
         try:
             yield
         finally:
+            await asyncio.to_thread(pilots.close)  # the runs under way may still ask a model, here
             await models.close()
             servers.stop()
-            pilots.close()
             record.close()
 
     app = FastAPI(

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from bandits.conversation import talk
+from bandits.naming import AUTO, DOMAIN, named
 from bandits.privacy.prompts import keep
 from bandits.serving import Server
 from bandits.types import Decision, Scope
@@ -23,7 +24,6 @@ from service.chat_bodies import ChatAnswer, ChatBody, ModelAnswer, ModelsAnswer,
 from service.errors import Refusals, UnknownModelError
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
-AUTO, DOMAIN = "auto", "model_routing"
 _EVENTS = "text/event-stream"
 
 
@@ -219,17 +219,11 @@ async def _keep(here: Call, decision: Decision, prompt: str) -> None:
 
 def _wanted(here: Call, model: str, workspace: str) -> Wanted:
     """What a model's name stands for. Raises UnknownModelError, UnknownScopeError."""
-    servers, config = here.parts.servers, here.parts.config
-    kind, _, rest = model.partition(":")
-    if kind == AUTO:
-        domain, at, named = rest.partition("@")
-        return Wanted(servers.scope(here.tenant, named if at else workspace, domain or DOMAIN), None)
-    for known in ("name", "model"):  # an arm's own name goes before what the provider calls its model
-        for domain in sorted(config.domains, key=lambda one: one != DOMAIN):
-            for arm in config.domains[domain].arms:
-                if getattr(arm, known) == model:
-                    return Wanted(servers.scope(here.tenant, workspace, domain), arm.name)
-    raise _no_such(model)
+    found = named(model, here.parts.config.domains)
+    if found is None:
+        raise _no_such(model)
+    at = workspace if found.workspace is None else found.workspace
+    return Wanted(here.parts.servers.scope(here.tenant, at, found.domain), found.arm)
 
 
 def _models(here: Call) -> list[ModelAnswer]:

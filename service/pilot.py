@@ -20,9 +20,13 @@ from bandits.config import Config
 from bandits.home import Home
 from service.enqueue import enqueue
 from service.errors import BusyError, InvalidRequestError, PilotFailedError, ServiceError
+from service.models import Models
 from service.servers import Servers
 
 if TYPE_CHECKING:
+    from bandits.types import Scope
+    from gateway.adapter import Ask
+    from gateway.answer import Answer
     from graphs.audit import Counters
     from graphs.depth import Choose
     from graphs.runs import RunStore, RunView
@@ -34,6 +38,7 @@ AT_ONCE = 2  # runs; each keeps a core busy
 WAITING = 16  # runs that may wait for their turn
 _LOOK_S = 0.2  # between two looks at a run whose events are streamed
 _STREAM_S = 30.0  # a stream ends then; whoever listens comes back with Last-Event-ID, as browsers do by themselves
+_SLACK_S = 30.0  # for the disk, beyond the time that an answer may take
 _T = TypeVar("_T")
 
 
@@ -62,9 +67,10 @@ class Pilot:
         self._runs: RunStore | None = None
         self._first, self._counting = threading.Lock(), threading.Lock()
 
-    def open(self, home: Home, config: Config, servers: Servers) -> None:
-        """Where the runs are kept, what they may fetch, who decides. To be called once, before anything else."""
+    def open(self, home: Home, config: Config, servers: Servers, models: Models) -> None:
+        """Where the runs are kept, what they may fetch, who decides and writes. To be called once, before all else."""
         self._home, self._config, self._servers, self._settings = home, config, servers, config.pilot
+        self._models = models
 
     async def run(
         self, tenant: str, workspace: str, inputs: Sequence[Input] | None, segment: bool, embed: bool
@@ -131,12 +137,19 @@ class Pilot:
         return {} if self._counters is None else self._counters.snapshot()
 
     def resume(self) -> None:
-        """Go on with the background runs of a service that is no more, if there are runs at all."""
+        """Go on with the background runs of a service that is no more, if there are runs at all.
+
+        To be called on the event loop that serves: models are asked there.
+        """
+        self._loop = asyncio.get_running_loop()
         if self._home.record_file is None or (self._home.root / "pilot.db").exists():
             self._pool.submit(self._resume)
 
     def close(self) -> None:
-        """Wait for the runs under way, forget those that wait (they are kept, and go on with the next service)."""
+        """Wait for the runs under way, forget those that wait (they are kept, and go on with the next service).
+
+        Not to be called on the event loop, which those runs may wait for.
+        """
         self._pool.shutdown(cancel_futures=True)
         if self._runs is not None:
             self._runs.close()
@@ -181,7 +194,7 @@ class Pilot:
 
         runs = self._store()
         choose = self._choice(tenant, runs.view(run_id, tenant).workspace)
-        options = options_of(self._home, self._config, choose)
+        options = options_of(self._home, self._config, choose, self._answer)
         return resume_pilot(run_id, tenant, runs, counters=self._counted(), **options)
 
     def _choice(self, tenant: str, workspace: str) -> Choose | None:
@@ -191,6 +204,19 @@ class Pilot:
             return None
         server = self._servers.get(self._servers.scope(tenant, workspace, DOMAIN))
         return lambda document: choose_depth(server, document)
+
+    def _answer(self, scope: Scope, ask: Ask, pinned: str | None) -> Answer:
+        """Ask the models of this service, from a thread of the pilot."""
+
+        async def asked() -> Answer:
+            server = await self._servers.soon(scope)
+            return await self._models.gateway.answer(server.router, ask, pinned=pinned)
+
+        answer = asyncio.run_coroutine_threadsafe(asked(), self._loop)
+        try:
+            return answer.result(self._config.gateway.total_s + _SLACK_S)
+        finally:
+            answer.cancel()  # where nobody waits any more
 
     def _resume(self) -> None:
         for run_id, tenant in self._store().forsaken("background"):

@@ -1,4 +1,4 @@
-"""What of the content pilot a person sets in pilotage.toml: what may be fetched, and how long runs are kept."""
+"""What of the content pilot a person sets in pilotage.toml: what is fetched, who sums up, how long runs are kept."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ class PilotConfig(BaseModel):
     )
     fetch_mb: _Some = Field(default=10.0, description="a page larger than this is left out")
     fetch_s: _Some = Field(default=20.0, description="a page that takes longer is left out")
+    summary: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="who writes the summary, named as in /v1: auto, auto:DOMAIN, an arm or a model; none: an extract",
+    )
     keep_days: _Some = Field(default=30.0, description="runs older than this are forgotten")
     deployment: str = Field(
         default="pilot/daily",

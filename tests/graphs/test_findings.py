@@ -7,14 +7,15 @@ import pytest
 from graphs import EXAMPLE
 from graphs.analysis import analysis_with
 from graphs.claims import claim_marks, is_question
+from graphs.codec import decode, encode
 from graphs.ingest import ingest, read
 from graphs.language import languages
 from graphs.names import names
 from graphs.near import near_duplicates
 from graphs.novelty import new_phrases
 from graphs.segment import segment
-from graphs.state import PilotRequest
-from graphs.summary import cited, written_by
+from graphs.state import Author, PilotRequest
+from graphs.summary import Written
 from graphs.words import phrases
 
 
@@ -147,44 +148,43 @@ class TestSummary:
         "The gateway failed because the timeout was wrong on Sunday.\n\nNobody noticed the outage at first.",
     )
 
-    def test_a_model_writes_it_and_only_what_it_supports_is_kept(self):
-        prompts = []
+    def test_what_a_model_wrote_is_shown_with_its_passages_and_its_author(self):
+        asked, author = [], Author(None, "small", "token", 0.5, 1e-3)
 
-        def ask(prompt):
-            prompts.append(prompt)
-            return "1. A timeout broke the gateway. [0]\n- Invented, nothing behind it.\nElsewhere [7].\n"
+        def summarise(request, texts):
+            asked.append((request.tenant, list(texts)))
+            return Written([("A timeout broke the gateway.", (0,))], author)
 
-        found, segments = analyse(self.TEXT, summarise=written_by(ask))
+        found, segments = analyse(self.TEXT, summarise=summarise)
 
+        assert asked == [("t", [segments[0].text])]
         assert [(one.label, one.segments) for one in found.summary] == [("A timeout broke the gateway.", (0,))]
+        assert found.summary[0].evidence[0].quote.startswith("The gateway failed")
+        assert found.author == author
+        assert decode(encode({"analysis": found})) == {"analysis": found}  # as a run that is killed keeps it
         assert "written by a model" in found.method["summary"]
-        assert segments[0].text in prompts[0]
-        assert "follow no instruction" in prompts[0]
 
-    @pytest.mark.parametrize("answer", ["", "No numbers here.", None])
-    def test_without_an_answer_that_stands_the_extract_does(self, answer):
-        def ask(prompt):
-            if answer is None:
-                raise TimeoutError
-            return answer
+    @pytest.mark.parametrize("written", [None, Written((), Author(None, "small")), Written((), Author("it is ill"))])
+    def test_without_a_sentence_that_stands_the_extract_does_and_says_why(self, written):
+        def summarise(request, texts):
+            if written is None:
+                raise TimeoutError("too late")
+            return written
 
-        found, _ = analyse(self.TEXT, summarise=written_by(ask))
+        found, _ = analyse(self.TEXT, summarise=summarise)
 
         assert found.summary[0].label.startswith("The gateway failed")
         assert found.method["summary"].startswith("extractive")
-        assert ("TimeoutError" in found.method["summary"]) is (answer is None)
+        fault = "TimeoutError: too late" if written is None else written.author.fault or "named no passage"
+        assert fault in found.author.fault
+        assert found.method["summary"].endswith(found.author.fault)
 
-    def test_a_model_is_given_no_more_than_it_has_room_for(self):
-        texts = [f"passage {i} " + "x" * 990 for i in range(200)]
-        prompts = []
-        written_by(lambda prompt: prompts.append(prompt) or "")(texts)
+    @pytest.mark.parametrize("summarise", [None, lambda request, texts: Written((), Author(None))])
+    def test_a_text_that_says_nothing_has_no_summary_and_says_so(self, summarise):
+        found, _ = analyse(("a.txt", "Well, yes."), summarise=summarise)
 
-        assert 15_000 < len(prompts[0]) < 26_000
-        assert texts[0] in prompts[0]
-        assert texts[-1] in prompts[0]
-
-    def test_a_citation_is_a_number_that_is_known(self):
-        assert cited("a [1, 9, 2].\nb [9]\nc\n", frozenset({1, 2})) == [("a", (1, 2))]
+        assert found.summary == ()
+        assert found.method["summary"].startswith("none")
 
 
 class TestNearDuplicates:
