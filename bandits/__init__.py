@@ -13,6 +13,7 @@ The heart, one idea a file:
     naming.py                        what the name of a model stands for: a domain, or one arm of it
     purse.py                         what a router holds for a request, and settles
     home.py durable.py serving.py    where state lies; files that are there or not; a router that serves from there
+    checkpoints.py                   caches of folds
 
 Below it:   record/ the truth   money/ pace and caps   features/ request -> context   settings/ parts of pilotage.toml
 By day:     snapshots/ signed policies   rollout/ who is given a new one   experiments/ who sees which variant

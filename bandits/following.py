@@ -9,15 +9,17 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from bandits.errors import UnreadableRowError
 from bandits.record.port import Record, Row
 from bandits.types import Decision, Outcome, Scope
 
 _READ = 2_000  # rows read at once
-_READ_GENTLY, _FEW, _REST, _REST_S = 250, 16, 2.0, 0.1  # see `gently`: rows, rows, times as long, s at most
+_READ_GENTLY, _FEW = 250, 16  # rows read at once, and folded before a rest
+_REST, _REST_S = 2.0, 0.1  # times as long as was worked; seconds at most
 
+_T = TypeVar("_T")
 Reading: TypeAlias = Callable[[Record, int, int | None], Iterator[list[Row]]]  # `batches`, or `gently`
 
 
@@ -74,19 +76,23 @@ def batches(record: Record, after: int, until: int | None = None) -> Iterator[li
 
 
 def gently(record: Record, after: int, until: int | None = None) -> Iterator[list[Row]]:
-    """The same in few rows at a time, for a thread beside others that answer requests.
-
-    They want the interpreter a dozen times for each answer, and wait for it each time as long as this one computes:
-    so it computes for a fraction of a millisecond, and rests several times as long. Rows that this very process wrote
-    come from its memory.
-    """
+    """The same in few rows at a time, with rests; rows that this very process wrote come from its memory."""
     until = record.head() if until is None else min(until, record.head())
+    batches_ = _batches(after, until, _READ_GENTLY, record.recall)
+    yield from resting(read[first : first + _FEW] for read in batches_ for first in range(0, len(read), _FEW))
+
+
+def resting(parts: Iterable[_T]) -> Iterator[_T]:
+    """The same, resting several times as long as it took to make each and to work at it.
+
+    For a thread beside others that answer requests. They want the interpreter a dozen times for each answer, and wait
+    for it each time as long as this one computes: so a part should be work for a fraction of a millisecond.
+    """
     begun = time.monotonic()
-    for read in _batches(after, until, _READ_GENTLY, record.recall):
-        for first in range(0, len(read), _FEW):
-            yield read[first : first + _FEW]
-            time.sleep(min(_REST * (time.monotonic() - begun), _REST_S))
-            begun = time.monotonic()
+    for part in parts:
+        yield part
+        time.sleep(min(_REST * (time.monotonic() - begun), _REST_S))
+        begun = time.monotonic()
 
 
 def names(row: Row) -> str:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
-from bandits.day.checkpoint import save
+from bandits.day import checkpoint
 from bandits.day.learning import Learning
 from bandits.errors import PilotageError
 from bandits.following import Reading, batches, gently
@@ -139,8 +139,12 @@ class Known:
     def keep(self, path: Path) -> None:
         """Write a checkpoint of what was learned. Raises OSError, RecordError."""
         with self._catching:  # nothing is learned meanwhile
-            if self.learning is not None and not self._outlived():  # what was erased must not come back
-                save(path, self.learning, self._record)
+            learning = None if self.learning is None or self._outlived() else self.learning
+            taken = None if learning is None else checkpoint.take(learning, self._record)
+        if taken is not None:
+            checkpoint.save(path, taken)
+            if self._record.epoch().number != taken.epoch:
+                path.unlink(missing_ok=True)  # what was erased meanwhile must not come back
 
     def _caught_up(self) -> bool:
         """Fold what is new; False if an erasure came in between, and what was read or learned may be gone."""

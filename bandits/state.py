@@ -7,25 +7,22 @@ cache: one that is missing, damaged, or of another record or configuration costs
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+from bandits import checkpoints
 from bandits.config import DomainConfig
-from bandits.durable import make_folder
 from bandits.errors import UnreadableRowError
 from bandits.following import names, tail
 from bandits.money.budget import Pacer
 from bandits.record.port import Record, Row
 from bandits.types import Decision, Outcome, Scope, time_of
 
-VERSION = 1  # of a checkpoint file; another is ignored
+VERSION = 2  # of a checkpoint file; another is ignored
 CHECKPOINT_EVERY = 5_000  # rows of the record
 
 
@@ -106,35 +103,36 @@ def resume(path: Path, scope: Scope, domain: DomainConfig, record: Record) -> St
 
 
 def save(path: Path, state: State) -> None:
-    """Write a checkpoint: whole or not at all. Raises OSError."""
-    make_folder(path.parent)
-    content = {
+    """Write a checkpoint of a state that nobody changes meanwhile. Raises OSError."""
+    pacer = state.pacer
+    head = {
         "version": VERSION,
         "domain": _fingerprint(state.domain),
         "position": state.position,
         "last": state.last,
         "day": state.day,
-        "pacer": asdict(state.pacer),
+        "requests": pacer.requests,
+        "settled": pacer.settled,
+        "promised": pacer.promised,
     }
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        temporary.write_text(json.dumps(content))
-        os.replace(temporary, path)  # it is a cache: if the disk loses it, a longer fold makes up for it
-    finally:
-        temporary.unlink(missing_ok=True)
+    checkpoints.write(path, head, pacer.reserved.items())
 
 
 def _read(path: Path, scope: Scope, domain: DomainConfig, record: Record) -> State | None:
-    try:
-        content = json.loads(path.read_text())
-        state = State(scope, domain, content["position"], content["last"], content["day"])
-        state.pacer = Pacer(**content["pacer"])
-        if (content["version"], content["domain"]) != (VERSION, _fingerprint(domain)):
-            return None
-        (row,) = record.read(state.position - 1, 1)
-    except (OSError, ValueError, KeyError, TypeError, UnreadableRowError):
+    head, reserved = checkpoints.read(path) or ({}, [])
+    if (head.get("version"), head.get("domain")) != (VERSION, _fingerprint(domain)):
         return None
-    return state if names(row) == state.last else None
+    try:
+        (row,) = record.read(head["position"] - 1, 1)
+    except (ValueError, UnreadableRowError):
+        return None
+    if names(row) != head["last"]:
+        return None
+    state = State(scope, domain, head["position"], head["last"], head["day"])
+    pacer = state.pacer
+    pacer.requests, pacer.settled, pacer.promised = head["requests"], head["settled"], head["promised"]
+    pacer.reserved = dict(reserved)
+    return state
 
 
 def _fingerprint(domain: DomainConfig) -> str:

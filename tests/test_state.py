@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bandits import checkpoints
 from bandits.errors import DuplicateDecisionError, RecordError
 from bandits.following import tail
 from bandits.record.memory import MemoryRecord
@@ -125,16 +124,23 @@ def test_a_restart_with_a_checkpoint_reads_only_what_came_after_it(tmp_path):
     assert (again.position, record.rows_read) == (60, 11)
 
 
+def edit(path, **changes):
+    """A whole file, but another."""
+    head, items = checkpoints.read(path)
+    checkpoints.write(path, head | changes, items)
+
+
 @pytest.mark.parametrize(
     "tamper",
     [
         lambda path: path.write_text("{"),
         lambda path: path.write_text("[]"),
-        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 99})),
-        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"position": 99})),
-        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"position": -1})),
-        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"last": "another"})),
-        lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"pacer": {"gold": 1}})),
+        lambda path: edit(path, version=99),
+        lambda path: edit(path, position=99),
+        lambda path: edit(path, position=-1),
+        lambda path: edit(path, last="another"),
+        lambda path: path.write_bytes(path.read_bytes().replace(b'"requests": ', b'"requests": 1')),
+        lambda path: path.write_bytes(path.read_bytes()[:-70]),
         lambda path: path.unlink(),
     ],
 )

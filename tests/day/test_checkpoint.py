@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits.day.checkpoint import load, save
+from bandits import checkpoints
+from bandits.day import checkpoint
+from bandits.day.checkpoint import load, save, take
 from bandits.day.learning import Learning
 from bandits.record.memory import MemoryRecord
+from bandits.record.sql import SqlRecord
 from bandits.router import Router
 from bandits.settings.reward import RewardConfig
 from bandits.types import Outcome
@@ -27,7 +30,10 @@ def test_a_checkpoint_and_the_tail_behind_it_give_the_whole_fold(tmp_path_factor
     path = tmp_path_factory.mktemp("home") / "deep" / "one.json"
     reward = RewardConfig(weights={"quality": 1.0, "cost": 1.0}, dear_usd=1.0)
     head = fold(record, policy, mode, min(cut, record.head()), reward=reward)
-    save(path, head, record)
+    taken = take(head, record)
+    if taken is not None:
+        head.fold(record.read(head.position))  # what it hears meanwhile is not in it
+        save(path, taken)
 
     again = Learning(SCOPE, head.domain, policy, "000001", 0)
     assert load(path, again, record) is (record.head() > 0)
@@ -58,6 +64,7 @@ def filled(steps):
         lambda path: path.write_text("{"),
         lambda path: path.write_text(path.read_text().replace('"counts": [', '"counts": [1')),
         lambda path: path.write_bytes(b"\xff"),
+        lambda path: path.write_bytes(path.read_bytes()[:-70]),
         lambda path: path.unlink(),
     ],
 )
@@ -98,3 +105,23 @@ def test_a_checkpoint_of_something_else_is_not_used(tmp_path, policy, other):
     assert load(path, Learning(**named), days.record)
     assert not load(path, Learning(**named | other), days.record)
     assert not load(path, Learning(**named), filled([(0, 0, 0.5)] * 40)[0])  # another record
+
+
+def test_a_checkpoint_of_what_was_erased_while_it_was_written_does_not_stay(tmp_path, policy, monkeypatch):
+    """Nobody who erases has seen the file."""
+    path = tmp_path / "one.json"
+    with SqlRecord(f"sqlite:///{tmp_path}/record.db") as record:
+        days = Days(policy, record, "learn")
+        days.ask(user="gone")
+        days.ask(user="stays")
+        days.router.catch_up()
+
+        def overtaken(*given):
+            save(*given)
+            record.erase("acme", user="gone")
+
+        days.router.known.keep(path)
+        assert checkpoints.read(path) is not None
+        monkeypatch.setattr(checkpoint, "save", overtaken)
+        days.router.known.keep(path)
+    assert not path.exists()
