@@ -23,7 +23,7 @@ from graphs.pilot import resume_pilot, run_pilot
 from graphs.runs import RunStore
 from graphs.state import PilotRequest
 from graphs.steps import STEPS
-from tests.backups.home import NOW, TOML, back_up, in_a_child, tree
+from tests.backups.home import NOW, TOML, back_up, in_a_child, killer, tree, whole
 
 FORK = multiprocessing.get_context("fork")
 INPUTS = [("quiz.txt", "The quiz night was wonderful. Ninety-four players came."), ("b.md", "# Gateway\n\nIt crashed.")]
@@ -138,6 +138,23 @@ def test_a_changed_byte_is_refused(home, tmp_path, name):
 
     with pytest.raises(BackupError, match=rf"were changed.*{name}"):
         restore(path.parent, tmp_path / "new", NOW)
+
+
+@pytest.mark.parametrize("step", ["runs", "library"])
+def test_killed_behind_a_step_the_next_run_makes_all_of_it(home, tmp_path, step):
+    """Backup and restore: whole, or not there."""
+    root, target = tmp_path / "backups", tmp_path / "there" / "new"
+    assert in_a_child(lambda: back_up(home, root, done=killer(step))) == -signal.SIGKILL
+    assert list(root.glob("2*")) == []
+    made = back_up(home, root)
+    assert whole(root) == [made.path]
+    assert in_a_child(lambda: restore(made.path, target, NOW, killer("files"))) == -signal.SIGKILL
+    assert not target.exists()
+
+    restore(made.path, target, NOW)
+
+    assert [path.name for path in target.parent.iterdir()] == ["new"]
+    assert_goes_on(home, Home(target))
 
 
 def writing(home: Home, begun, stop) -> None:

@@ -24,7 +24,9 @@ SHARED = TOML.replace("[tenants.acme]", '[tenants.acme]\nworkspaces = ["main", "
 
 def put_on_trial(home: Home, scope: Scope = HERE) -> None:
     """The cheap arm, whatever comes."""
-    cheap = ContextFree("fixed", ("cheap", "dear"), "vector-2", np.array([1.0, 0.0]), np.array([1e-4, 1e-3]), 1e-2, 0.02)
+    cheap = ContextFree(
+        "fixed", ("cheap", "dear"), "vector-2", np.array([1.0, 0.0]), np.array([1e-4, 1e-3]), 1e-2, 0.02
+    )
     judging.register(
         home, scope, cheap, config_of(home).domains["own"], against="000001", number=3, horizon=500,
         position=240, now=NOW - 95.0, expires=NOW + 60 * DAY, key=signing_key(home.root),
