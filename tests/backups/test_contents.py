@@ -81,17 +81,17 @@ def is_home(node: ast.expr) -> bool:
 def joined(source: str) -> Iterator[str]:
     """The names that a module joins to the folder of a home."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and is_home(node.left):
-            if isinstance(node.right, ast.Constant):
-                yield str(node.right.value)
+        match node:
+            case ast.BinOp(left, ast.Div(), ast.Constant(name)) if is_home(left):
+                yield str(name)
 
 
 def tables(source: str) -> Iterator[str]:
     """The names of the tables that a module defines."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "Table":
-            if node.args and isinstance(node.args[0], ast.Constant):
-                yield str(node.args[0].value)
+        match node:
+            case ast.Call(ast.Attribute(attr="Table"), [ast.Constant(name), *_]):
+                yield str(name)
 
 
 def test_no_module_writes_a_name_into_the_home_that_is_not_declared():

@@ -1,4 +1,4 @@
-"""Facts about the pilot in backups: runs are seen, gone on with and searched in the new home, whoever wrote meanwhile."""
+"""Facts about the pilot in backups: runs are seen and gone on with, what they read is found, whoever wrote meanwhile."""
 
 from __future__ import annotations
 
