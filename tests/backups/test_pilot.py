@@ -1,4 +1,4 @@
-"""Facts about the pilot in backups: runs are seen and gone on with, what they read is found, whoever wrote meanwhile."""
+"""Facts about the pilot in backups: runs are seen and gone on with, what they read is found, whoever writes."""
 
 from __future__ import annotations
 
