@@ -76,8 +76,8 @@ def _connect(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
     while True:
         try:
             return duckdb.connect(str(path), read_only=read_only, config={"enable_external_access": "false"})
-        except duckdb.IOException as error:
-            if "lock" not in str(error).lower():
+        except (duckdb.IOException, duckdb.ResourceInUseException) as error:  # of another process; of this, a backup
+            if isinstance(error, duckdb.IOException) and "lock" not in str(error).lower():
                 raise
             if time.monotonic() >= deadline:
                 raise LibraryError(

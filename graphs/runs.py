@@ -90,6 +90,8 @@ def this_process() -> str:
 def alive(owner: str) -> bool | None:
     """Whether the process of an owner still runs; None where only its own host could tell."""
     host, pid, token, _ = owner.split("/")
+    if not host:  # restored from a backup, and of no process since
+        return False
     if host != socket.gethostname():
         return None
     if int(pid) == os.getpid():

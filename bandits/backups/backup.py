@@ -5,9 +5,10 @@
         20261122T020000Z-1f3a90c4/          0700
             manifest.json                   written last: what is here, with size and sha256 of each file
             record.db                       the record, rows of people sealed (rows.py)
-            audit.db  prompts.db  runs.json  pilotage.toml  snapshots/  keys/
+            pilot.db  library.duckdb        what the content pilot does, and what it has read
+            audit.db  prompts.db  runs.json  pilotage.toml  snapshots/  trials/  keys/
 
-Warehouse, checkpoints and studies are not: they follow from the record. Written under a name with a leading dot, then
+contents.py lists what a home holds, and what of it is here. Written under a name with a leading dot, then
 renamed; older backups go only after that. What a kill leaves behind, the next run takes away.
 
 The folder holds the keys that sign and that make pseudonyms: guard it as you guard the home.
@@ -22,16 +23,18 @@ import shutil
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.engine import Connection
+import duckdb
 from sqlalchemy.exc import DBAPIError
 
-from bandits.backups.rows import Written, seal_record
+from bandits.backups.contents import copy_database, copy_duckdb, copy_tree, named, unknown
+from bandits.backups.rows import Written, seal_record, see_one_state
+from bandits.backups.runs import FILE, copy_runs
 from bandits.config import load_config
 from bandits.durable import locked, make_folder, sync_folder, write_new
 from bandits.errors import BackupError, WarehouseError
@@ -62,11 +65,13 @@ class Backup:
     position: int  # of the record's last row in it
     rows: int  # decisions and outcomes
     removed: tuple[str, ...] = ()  # names of older backups that were due
+    unknown: tuple[str, ...] = ()  # names in the home that are not Pilotage's, and not in it
 
     def render(self) -> str:
         """For a terminal."""
         gone = f"; {len(self.removed)} older removed" if self.removed else ""
-        return f"{self.path}: {self.rows} rows up to position {self.position}{gone}"
+        odd = f"; not Pilotage's, and not in it: {', '.join(self.unknown)}" if self.unknown else ""
+        return f"{self.path}: {self.rows} rows up to position {self.position}{gone}{odd}"
 
 
 def backup(
@@ -99,7 +104,7 @@ def backup(
 def _told(home: Home, root: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, sqlite3.Error, DBAPIError) as error:
+    except (OSError, sqlite3.Error, duckdb.Error, DBAPIError) as error:
         raise BackupError(
             f"a backup must be readable from {home.root} and writable to {root}, but: "
             f"{error.orig if isinstance(error, DBAPIError) else error}. Older backups are untouched; check free space "
@@ -122,10 +127,14 @@ def _backup(home: Home, config_path: Path, root: Path, now: float, keep_days: fl
     folder.mkdir(mode=0o700)
     try:
         people = People(home.people)
+        copy_runs(home, folder / FILE)  # before what it speaks of: decisions of the record, documents of the library
+        done("runs")
         written = _copy_record(home, folder / "record.db", people)
         done("record")
         _copy_files(home, config_path, folder)
         done("files")
+        _copy_libraries(home, folder)
+        done("library")
         people.copy_to(root / home.people.name)  # before the backup is whole: it can always be opened
         sync_folder(root)
         done("people")
@@ -145,7 +154,7 @@ def _backup(home: Home, config_path: Path, root: Path, now: float, keep_days: fl
     with Audit(home.audit_url) as audit:
         evidence = {"backup": path.name, "position": written.position, "sha256": hashlib.sha256(manifest).hexdigest()}
         audit.append("backup", tenant="", who="backup", why="a backup was made", evidence=evidence, time=now)
-    return Backup(path, written.position, written.rows, removed)
+    return Backup(path, written.position, written.rows, removed, tuple(unknown(home, root)))
 
 
 def _copy_record(home: Home, path: Path, people: People) -> Written:
@@ -154,40 +163,29 @@ def _copy_record(home: Home, path: Path, people: People) -> Written:
     target = open_database(f"sqlite:///{path}", BUSY_S)
     try:
         with home.open_record() as record, record.reading() as source, _told(home, path):
-            _see_one_state(source)
+            see_one_state(source)
             with target.writing.begin() as connection:
                 return seal_record(source, connection, people)
     finally:
         target.writing.dispose()  # folds its log into the file
 
 
-def _see_one_state(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":  # each statement would see what was committed before it
-        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-
-
 def _copy_files(home: Home, config_path: Path, folder: Path) -> None:
-    for path in (home.root / "audit.db", home.prompts):
-        if path.exists():
-            copy_database(path, folder / path.name)
-    for tree in (home.snapshots, home.people.parent):
-        for path in sorted(tree.rglob("*")):
-            inside = path.relative_to(home.root)
-            hidden = any(part.startswith(".") for part in inside.parts)  # somebody is still writing it
-            if path.is_file() and not hidden and not path.name.startswith(home.people.name):
-                make_folder((folder / inside).parent)
-                write_new(folder / inside, path.read_bytes(), 0o600)
+    for name in named("sqlite"):
+        if (home.root / name).exists():
+            copy_database(home.root / name, folder / name)
+    for name in named("tree"):
+        copy_tree(home, name, folder)
     write_new(folder / "pilotage.toml", config_path.read_bytes(), 0o600)
     runs = _runs(home)
     if runs is not None:
         write_new(folder / "runs.json", json.dumps(runs).encode(), 0o600)
 
 
-def copy_database(source: Path, target: Path) -> None:
-    """A copy (0600) of a SQLite file that others may be writing. Raises sqlite3.Error, OSError."""
-    target.touch(0o600)
-    with closing(sqlite3.connect(source, timeout=BUSY_S)) as read, closing(sqlite3.connect(target)) as write:
-        read.backup(write)
+def _copy_libraries(home: Home, folder: Path) -> None:
+    for name in named("duckdb"):
+        if (home.root / name).exists():
+            copy_duckdb(home.root / name, folder / name)
 
 
 def _runs(home: Home) -> list[Any] | None:

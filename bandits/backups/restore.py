@@ -21,13 +21,15 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from bandits.backups.backup import FORMAT, MANIFEST, Step, copy_database, digest, stored
+from bandits.backups.backup import FORMAT, MANIFEST, Step, digest, stored
+from bandits.backups.contents import copy_database
 from bandits.backups.rows import Lost, open_record
+from bandits.backups.runs import disown
 from bandits.config import load_config
 from bandits.durable import make_folder, sync_folder, write_new
 from bandits.errors import BackupError
 from bandits.home import Home
-from bandits.privacy.erasing import learn_anew, sweep
+from bandits.privacy.erasing import leaning, learn_anew, sweep
 from bandits.privacy.people import People
 from bandits.privacy.prompts import Prompts
 from bandits.record.audit import Audit
@@ -125,6 +127,7 @@ def check(folder: Path) -> dict[str, Any]:
 def _build(home: Home, folder: Path, manifest: Mapping[str, Any], now: float, done: Step) -> Restored:
     keys = _copy_keys(home, folder, manifest)
     _copy_files(home, folder, manifest)
+    disown(home)
     done("files")
     lost = _open_record(home, keys)
     done("record")
@@ -137,7 +140,7 @@ def _build(home: Home, folder: Path, manifest: Mapping[str, Any], now: float, do
     done("warehouse")
     _seal(home, folder, manifest, lost, now)
     config = load_config(home.root / "pilotage.toml")
-    published = {scope: learn_anew(home, config, Scope.parse(scope), now) for scope in sorted(lost.scopes)}
+    published = {scope: learn_anew(home, config, Scope.parse(scope), now) for scope in leaning(config, lost.scopes)}
     swept = sweep(home, config, now).values()
     published |= {scope: version for one in swept for scope, version in one.snapshots.items()}
     done("snapshots")

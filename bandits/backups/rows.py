@@ -85,7 +85,7 @@ def seal_record(source: Connection, target: Connection, people: People) -> Writt
     target.execute(sa.update(HEAD).values(position=position))
     for table in _PLAIN:
         if table.name in there:
-            for some in _streamed(source, sa.select(table)):
+            for some in streamed(source, sa.select(table)):
                 _insert(target, table, [tuple(row) for row in some])
     for table, query in _OWNED.items():
         if table.name in there:
@@ -97,7 +97,7 @@ def seal_record(source: Connection, target: Connection, people: People) -> Writt
 def _seal_table(source: Connection, target: Connection, table: sa.Table, query: sa.Select[Any], people: People) -> int:
     names, count = [column.name for column in table.columns], 0
     keys: dict[tuple[str, str], tuple[int, bytes]] = {}
-    for some in _streamed(source, query):
+    for some in streamed(source, query):
         persons = {(row.tenant, row.owner) for row in some if row.owner}
         keys |= people.keys(*(persons - keys.keys())) if persons - keys.keys() else {}
         _insert(target, table, [tuple(row)[:-1] for row in some if not row.owner])
@@ -119,7 +119,7 @@ def open_record(connection: Connection, keys: Mapping[int, bytes]) -> Lost:
     Inside the caller's writing transaction. Raises DBAPIError, and KeyFileError where a key opens nothing.
     """
     lost = Lost(epoch=current_epoch(connection).number)
-    for some in _streamed(connection, sa.select(SEALED)):
+    for some in streamed(connection, sa.select(SEALED)):
         opened: dict[str, list[dict[str, Any]]] = {}
         for row in some:
             key = keys.get(row.person)
@@ -140,7 +140,14 @@ def open_record(connection: Connection, keys: Mapping[int, bytes]) -> Lost:
     return Lost(lost.positions, lost.scopes, epoch)
 
 
-def _streamed(connection: Connection, query: sa.Select[Any]) -> Iterator[Sequence[sa.Row[Any]]]:
+def see_one_state(connection: Connection) -> None:
+    """Let every statement of a transaction that has just begun see the same."""
+    if connection.dialect.name == "postgresql":  # each would see what was committed before it
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+
+
+def streamed(connection: Connection, query: sa.Select[Any]) -> Iterator[Sequence[sa.Row[Any]]]:
+    """The rows of a query, some thousands at once."""
     return connection.execute(query, execution_options={"yield_per": _AT_ONCE}).partitions()
 
 

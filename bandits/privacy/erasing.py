@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -142,7 +142,7 @@ def _run(home: Home, config: Config, wish: Erasure, path: Path, done: Step) -> R
             done("key")
             _rebuild(home, record)
             done("caches")
-        scopes = _learned_from(config, {*map(str, erased.scopes), *wish.scopes})
+        scopes = leaning(config, {*map(str, erased.scopes), *wish.scopes})
         published = {scope: learn_anew(home, config, Scope.parse(scope), wish.time) for scope in scopes}
         done("snapshots")
         _seal(home, wish, erased.epoch)
@@ -151,7 +151,7 @@ def _run(home: Home, config: Config, wish: Erasure, path: Path, done: Step) -> R
     return Report(erased.decisions, erased.outcomes, erased.epoch, {k: v for k, v in published.items() if v})
 
 
-def _learned_from(config: Config, scopes: set[str]) -> list[str]:
+def leaning(config: Config, scopes: Set[str]) -> list[str]:
     """These scopes, and those whose policies may have leaned on them."""
     return sorted({*scopes, *(str(one) for scope in scopes for one in config.siblings(Scope.parse(scope)))})
 

@@ -46,7 +46,7 @@ NOW, DAY = 1_790_000_000.0, 86_400.0
 MARK = np.array([0.123456789, -0.987654321], np.float32)  # the context of one person, and of no other
 ASKED = "what shall I do about my knee"
 RUN = {"id": "run-1", "scope": str(HERE), "time": 1.0, "verdict": "kept", "report": {"n": 0.1}}
-STEPS = ("begun", "record", "files", "people", "manifest", "renamed", "old")
+STEPS = ("begun", "runs", "record", "files", "library", "people", "manifest", "renamed", "old")
 
 
 def person(home: Home) -> str:
