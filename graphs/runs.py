@@ -140,8 +140,10 @@ class RunStore:
     @classmethod
     def at(cls, home: Home, *, keep_days: float = KEEP_DAYS) -> Self:
         """The store of a home: a file of its own, or the PostgreSQL server of the record."""
-        url = home.record_url if home.record_file is None else f"sqlite:///{home.root / 'pilot.db'}"
-        return cls(url, keep_days=keep_days)
+        if home.record_file is not None:
+            return cls(f"sqlite:///{home.root / 'pilot.db'}", keep_days=keep_days)
+        home.open_record().close()  # the record comes first: it would take a database with our tables as foreign
+        return cls(home.record_url, keep_days=keep_days)
 
     def begin(self, request: PilotRequest, *, mode: Mode = "wait", run_id: str | None = None, owner: str = "") -> str:
         """Store a request that waits to be run; its id. The same id again changes nothing, if the tenant is the same.

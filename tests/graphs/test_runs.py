@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from bandits.home import Home
 from bandits.testing.postgres import programs
 from graphs import runs as module
 from graphs.audit import Counters
@@ -36,6 +37,14 @@ def url(request, tmp_path):
 def runs(url):
     with RunStore(url) as store:
         yield store
+
+
+@pytest.mark.skipif(programs() is None, reason="no PostgreSQL is to be had")
+def test_runs_kept_on_an_empty_server_leave_room_for_the_record(tmp_path, postgres_url):
+    """Whichever comes first: neither takes the other's tables for a foreign program's."""
+    home = Home(tmp_path, postgres_url)
+    with RunStore.at(home), home.open_record() as record:
+        assert record.head() == 0
 
 
 def rows(runs, *tables):
