@@ -18,16 +18,18 @@ from typing import Any
 from bandits.durable import make_folder
 from bandits.following import resting
 
-_LINE = 64  # items: an encoder lets no other thread have a turn while it is at a line
 
+def write(path: Path, head: Mapping[str, Any], items: Iterable[Any], few: int) -> None:
+    """Write a file: whole or not at all. Raises OSError.
 
-def write(path: Path, head: Mapping[str, Any], items: Iterable[Any]) -> None:
-    """Write a file: whole or not at all. items: made as they are asked for. Raises OSError."""
+    items: made as they are asked for.   few: of a line: an encoder lets no other thread have a turn while it is at one,
+    so they should take it less than a millisecond.
+    """
     make_folder(path.parent)
     temporary, digest = path.with_name(f".{path.name}-{uuid.uuid4().hex}"), hashlib.sha256()
     try:
         with temporary.open("wb") as file:
-            for line in resting(_lines(head, items)):
+            for line in resting(_lines(head, items, few)):
                 digest.update(line)
                 file.write(line)
             file.write(digest.hexdigest().encode())
@@ -49,8 +51,8 @@ def read(path: Path) -> tuple[dict[str, Any], list[Any]] | None:
     return head, [item for line in lines for item in line]
 
 
-def _lines(head: Mapping[str, Any], items: Iterable[Any]) -> Iterator[bytes]:
+def _lines(head: Mapping[str, Any], items: Iterable[Any], few: int) -> Iterator[bytes]:
     yield json.dumps(head).encode() + b"\n"
     rest = iter(items)
-    while line := list(islice(rest, _LINE)):
+    while line := list(islice(rest, few)):
         yield json.dumps(line).encode() + b"\n"

@@ -115,7 +115,7 @@ def save(path: Path, state: State) -> None:
         "settled": pacer.settled,
         "promised": pacer.promised,
     }
-    checkpoints.write(path, head, pacer.reserved.items())
+    checkpoints.write(path, head, pacer.reserved.items(), few=512)
 
 
 def _read(path: Path, scope: Scope, domain: DomainConfig, record: Record) -> State | None:

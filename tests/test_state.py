@@ -127,7 +127,7 @@ def test_a_restart_with_a_checkpoint_reads_only_what_came_after_it(tmp_path):
 def edit(path, **changes):
     """A whole file, but another."""
     head, items = checkpoints.read(path)
-    checkpoints.write(path, head | changes, items)
+    checkpoints.write(path, head | changes, items, few=2)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def take(learning: Learning, record: Record) -> Taken | None:
 
 def save(path: Path, taken: Taken) -> None:
     """Write a checkpoint. Raises OSError."""
-    checkpoints.write(path, taken.head, (_plain(*one) for one in taken.waiting))
+    checkpoints.write(path, taken.head, (_plain(*one) for one in taken.waiting), few=32)
 
 
 def load(path: Path, learning: Learning, record: Record) -> bool:
