@@ -97,7 +97,7 @@ def served(policy: Policy, contexts: Context, allowed: Mask, pressure: float = 1
     contexts, allowed, pressure: see Policy.probabilities.
     """
     on_trial = allowed & ~policy.supported
-    if not on_trial.any():
+    if not np.count_nonzero(on_trial):  # of a few numbers quicker than `any`
         return policy.probabilities(contexts, allowed, pressure)
     on_trial[~(allowed & policy.supported).any(axis=1)] = False
     rows = policy.probabilities(contexts, allowed & ~on_trial, pressure)

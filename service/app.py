@@ -20,6 +20,7 @@ from bandits.ids import IdRing
 from service import chatting, deciding, keeping, piloting, reading, watching
 from service.call import SCHEME, Parts
 from service.errors import Refusals
+from service.front import Front
 from service.gate import Gate, needed
 from service.keys import KeyRing
 from service.limits import Limiter, open_store
@@ -72,7 +73,7 @@ def create_app(
             servers.stop()
             record.close()
 
-    app = FastAPI(
+    app = Front(
         title="Pilotage",
         version=version("pilotage"),
         description=_ABOUT,
@@ -87,8 +88,7 @@ def create_app(
     app.state.parts = parts
     for room in (deciding, chatting, reading, piloting, watching, keeping):
         app.include_router(room.router)
-    app.add_middleware(QuickRoute, parts=parts)
-    app.add_middleware(Gate, keys=keys, refusals=refusals, limiter=limiter, config=config)
+    app.door = Gate(QuickRoute(app.behind, parts), keys, refusals, limiter, config)
     refusals.install(app)
     _say_scopes(app)
     return app

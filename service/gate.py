@@ -57,7 +57,7 @@ def needed(method: str, path: str) -> str | None:
 
 
 class Gate:
-    """ASGI middleware: lets a request through with `tenant` (None: an open path, no key) and `json`, in `state`."""
+    """Before the app (ASGI): lets a request in with `tenant` (None: an open path, no key) and `json` in its `state`."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing, refusals: Refusals, limiter: Limiter, config: Config) -> None:
         self._app, self._keys, self._refusals, self._limiter = app, keys, refusals, limiter
@@ -69,8 +69,12 @@ class Gate:
             await self._app(scope, receive, send)
             return
 
+        started = False
+
         async def safely(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 message["headers"] = [*message["headers"], *_SAFE]
                 _note(scope, message["status"])
             await send(message)
@@ -85,7 +89,12 @@ class Gate:
         if body is None:  # the caller hung up
             return
         scope.setdefault("state", {}).update(tenant=tenant, json=said)
-        await self._app(scope, _Again(body, receive), safely)
+        try:
+            await self._app(scope, _Again(body, receive), safely)
+        except Exception as error:  # whoever runs the service is told of it, and the caller that there is one
+            if not started:
+                await self._refusals.answer(error)(scope, receive, safely)
+            raise
 
     async def _admitted(self, scope: Scope) -> str | None:
         """The tenant of the key, which may ask this now."""

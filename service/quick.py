@@ -20,7 +20,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 class QuickRoute:
-    """ASGI middleware, behind the gate: answers what it can, and leaves the rest to the app."""
+    """Behind the gate, before the app (ASGI): answers what it can, and leaves the rest to the app."""
 
     def __init__(self, app: ASGIApp, parts: Parts) -> None:
         self._app, self._parts = app, parts

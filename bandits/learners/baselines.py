@@ -85,7 +85,7 @@ class ContextFree:
     @property
     def supported(self) -> Mask:
         """A policy without a model trusts every arm."""
-        return np.ones(len(self.arms), dtype=np.bool_)
+        return _trusted(len(self.arms))
 
     def price(self, pressure: float = 1.0) -> float:
         """See Policy. A rule that sees no context has no use for a price."""
@@ -141,6 +141,14 @@ class _Problem(NamedTuple):
     floor: float
     allowed: tuple[bool, ...]
     pressure: float
+
+
+@lru_cache(maxsize=16)
+def _trusted(k: int) -> Mask:
+    """All of k arms; read only."""
+    found = np.ones(k, dtype=np.bool_)
+    found.flags.writeable = False
+    return found
 
 
 @lru_cache(maxsize=4096)
