@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bandits.home import Home
 from bandits.types import Scope
+from service import quick
 from service.metrics import EDGES, Metrics
 
 PATIENCE_S = 30.0  # until a test gives up; none is passed by waiting
@@ -264,6 +265,23 @@ def test_a_fault_of_the_service_shows_no_inside(running, acme):
         answer = api.get("/v1/broken")
         assert (answer.status_code, answer.json()["error"]["type"]) == (500, "InternalError")
         assert "secret" not in answer.text
+        assert numbers(api)["pilotage_errors_total", "500"] == 1
+
+
+def test_a_fault_before_the_framework_shows_no_inside_either(running, acme, monkeypatch):
+    """A plain POST /route never comes to the framework; the next one is answered."""
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("an inner secret")
+
+    with running.client(acme) as api:
+        with monkeypatch.context() as once:
+            once.setattr(quick, "decide", broken)
+            answer = httpx.post(f"{running.url}/route", json={"prompt": "x"}, headers=api.headers)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (500, "InternalError")
+        assert "secret" not in answer.text
+        assert answer.headers["cache-control"] == "no-store"
+        assert api.post("/route", json={"prompt": "x"}).status_code == 200
         assert numbers(api)["pilotage_errors_total", "500"] == 1
 
 
