@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from bandits.home import Home
