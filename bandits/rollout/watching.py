@@ -43,7 +43,8 @@ def says(order: Order) -> str:
         case "waiting":
             return f"{about} waits for approval; {stable} serves"
         case "canary":
-            return f"{about} serves {100.0 * order.share:g}% of users, {stable} the others"
+            others = f"{stable} the others" if order.share < 1.0 else f"{stable} stands by"
+            return f"{about} serves {100.0 * order.share:g}% of users, {others}"
         case "complete":
             return f"{about} serves everybody"
         case "rolled back":
