@@ -35,7 +35,8 @@ def put_together(pieces):
     arrays = [f.name for f in dataclasses.fields(some[0]) if isinstance(getattr(some[0], f.name), np.ndarray)]
     whole = {name: np.concatenate([getattr(piece, name) for piece in some]) for name in arrays}
     ids = tuple(id_ for piece in some for id_ in piece.ids)
-    return dataclasses.replace(some[0], **whole, ids=ids, missing=sum(piece.missing for piece in pieces))
+    users = tuple(user for piece in some for user in piece.users)
+    return dataclasses.replace(some[0], **whole, ids=ids, users=users, missing=sum(piece.missing for piece in pieces))
 
 
 specifications = st.fixed_dictionaries(
@@ -79,6 +80,7 @@ def histories(draw):
             propensity=float(probabilities[action]),
             slot=draw(st.sampled_from(list(Slot))),
             forced=draw(st.sampled_from([False, False, True])),
+            user=draw(st.sampled_from(["", "ann", "bo", "ü"])),
         )
         record.append(decision)
         made.append(decision)
