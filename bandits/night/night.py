@@ -228,6 +228,7 @@ def conclude(
                     "chosen": judged.publish,
                     "reason": judged.reason,
                     "audit": sealed._asdict(),
+                    "left_out": asdict(learned.left_out),
                     **detail,
                 },
                 created=now,

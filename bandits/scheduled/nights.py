@@ -29,7 +29,7 @@ from bandits.config import Config
 from bandits.durable import locked
 from bandits.errors import NotEnoughDataError, PilotageError
 from bandits.home import Home
-from bandits.influence import capped
+from bandits.influence import LeftOut, capped
 from bandits.night import changes, judging
 from bandits.night import night as work
 from bandits.night.incumbent import nights_since
@@ -307,6 +307,7 @@ def _before(home: Home, config: Config, scope: Scope, same: str, now: float) -> 
         reason=evidence["reason"],
         detail={name: evidence[name] for name in shown},
         parent=manifest.parent,
+        left_out=LeftOut(**evidence.get("left_out", {})),  # snapshots of earlier versions do not tell
         notes=(
             "The run was cut short after it had published; this one only wrote its report, without the log's size.",
         ),

@@ -170,7 +170,8 @@ class TestReadFeedback:
         for i in range(4_600):
             scope = (HERE, ELSEWHERE)[i % 2]
             context = rng.normal(size=3).astype(np.float32)
-            record.append(sample_decision(f"d{i}", context=context, forced=i % 7 == 0, scope=scope))
+            user = ("", "ann", "bo")[int(rng.integers(3))]
+            record.append(sample_decision(f"d{i}", context=context, forced=i % 7 == 0, scope=scope, user=user))
             if i % 3:
                 record.append(sample_outcome(f"d{i}", quality=float(rng.random()), scope=scope))
         load(record, path, batch=2_500)
