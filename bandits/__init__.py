@@ -9,6 +9,7 @@ The heart, one idea a file:
     conversation.py signals.py       later turns stay with their arm; what people do when an answer was bad
     rewards.py state.py following.py outcomes -> reward, spending: folds over the record, and how one follows it
     known.py                         what a router knows: what serves, what was spent, what was learned since
+    influence.py                     how much one person may teach a night
     ids.py assignment.py             ids that cannot be forged; who sees what, by hash
     naming.py                        what the name of a model stands for: a domain, or one arm of it
     purse.py                         what a router holds for a request, and settles

@@ -157,6 +157,12 @@ class NightConfig(_Strict):
     seed: int = 0
     alpha: Probability = Field(default=0.05, description="error rate of the gate, spent over the nights")
     min_rounds: int = Field(default=200, ge=2, description="fewer rounds with a reward train nothing")
+    user_share: float = Field(
+        default=0.05,
+        gt=0.0,
+        le=1.0,
+        description="of the rounds, that one user may teach; even shares where people are fewer; 1: no cap",
+    )
     expires_days: float = Field(default=30.0, gt=0.0, description="a snapshot older than this is refused")
     cluster: str | None = Field(
         default=None,

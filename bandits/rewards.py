@@ -210,6 +210,7 @@ def fold(
         costs=np.array([np.nan if usd is None else usd for *_, usd in kept], np.float64),
         missing=missing,
         position=position,
+        users=tuple(decision.user for decision, *_ in kept),
     )
 
 

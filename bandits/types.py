@@ -198,6 +198,7 @@ class LoggedFeedback:
     costs: Vector  # (n,) USD, NaN where unknown
     missing: int = 0
     position: int = 0  # of the last row of the record that was read
+    users: tuple[str, ...] = ()  # (n,) pseudonyms, "" of nobody in particular; () where nobody knows who asked
 
     def __post_init__(self) -> None:
         n, k = len(self.ids), len(self.arms)
@@ -213,6 +214,8 @@ class LoggedFeedback:
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape:
                 raise ShapeError(f"{name} must have shape {shape}, but got {getattr(self, name).shape}.")
+        if self.users and len(self.users) != n:
+            raise ShapeError(f"users must be one for each of {n} rounds, or none, but got {len(self.users)}.")
         bad = np.flatnonzero(~(self.propensities > 0.0))
         if bad.size:
             raise PropensityError(
@@ -239,6 +242,7 @@ class LoggedFeedback:
         return replace(
             self,
             ids=tuple(compress(self.ids, rows.tolist())),
+            users=tuple(compress(self.users, rows.tolist())),
             times=self.times[rows],
             contexts=self.contexts[rows],
             actions=self.actions[rows],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
@@ -82,11 +83,13 @@ def _over_tasks(function: Callable[[Any], Any], parts: Iterable[Any]) -> Iterabl
 def _train(place: Home, config: Config, scope: Scope, now: float, part: int, over: Map) -> dict[str, Any]:
     log = Logged(place.warehouse, scope, config.domains[scope.domain], now)
     folder = place.checkpoints / "fold" / scope.tenant / scope.workspace / scope.domain
-    found = train_log(log, config.night.min_rounds, Parameters(), folder, part=part, over=over)
+    least, share = config.night.min_rounds, config.night.user_share
+    found = train_log(log, least, Parameters(), folder, part=part, over=over, user_share=share)
     return {
         "scope": str(scope),
         "rounds": found.rounds,
         "missing": found.missing,
+        "left_out": asdict(found.left_out),
         "position": found.position,
         "content": content_hash(found.policy.freeze().arrays),
     }

@@ -299,7 +299,7 @@ def test_applied_values_are_read_back_from_the_snapshot_and_change_decisions(tmp
     prepared = applied(plain.prepared, tuned)
     trained = night.training.train(prepared, tuned.parameters)
     contest = night.compete(plain.prepared, trained, ("linear",))
-    learned = night.Learned(plain.prepared, tuned, trained, contest)
+    learned = night.Learned(plain.prepared, tuned, trained, contest, plain.whole, plain.left_out)
     policies = []
     for one in (plain, learned):
         judged = night.judge(one, settings)

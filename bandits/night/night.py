@@ -17,6 +17,7 @@ from bandits.config import DomainConfig, NightConfig
 from bandits.errors import EvidenceError, SnapshotError
 from bandits.evaluation import dr, report
 from bandits.home import Home
+from bandits.influence import NOTHING, LeftOut, capped
 from bandits.learners.baselines import ContextFree, arm_values
 from bandits.night import guard, judging, promotion
 from bandits.night.changes import reopened
@@ -52,6 +53,8 @@ class Learned:
     tuned: Tuned
     trained: Trained  # the linear learner: the yardstick, and the price model
     contest: Contest
+    whole: LoggedFeedback  # the log before anything was left out of it
+    left_out: LeftOut  # rounds of users beyond their share (influence.py)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,10 +87,14 @@ def learn(
 ) -> Learned:
     """Train, tune, and choose among learners. Raises NotEnoughDataError when the log is too small.
 
+    Nothing here sees more of one user than settings.user_share of the log (influence.py), of each sibling's likewise.
+
     siblings: logs of the same domain in other workspaces of the tenant, to lean on where that is shown to help.
     study, storage, tuning, latencies: of the search (tuning/tuning.py).
     """
-    prepared = training.prepare(feedback, domain, settings.min_rounds, siblings)
+    heard, left_out = capped(feedback, settings.user_share)
+    siblings = [capped(one, settings.user_share)[0] for one in siblings]
+    prepared = training.prepare(heard, domain, settings.min_rounds, siblings)
     tuned = tune(
         prepared,
         trials=settings.trials,
@@ -99,7 +106,8 @@ def learn(
         on_trial=on_trial,
     )
     trained = training.train(applied(prepared, tuned), tuned.parameters)
-    return Learned(prepared, tuned, trained, compete(prepared, trained, settings.learners))
+    contest = compete(prepared, trained, settings.learners)
+    return Learned(prepared, tuned, trained, contest, feedback, left_out)
 
 
 def judge(
@@ -118,6 +126,11 @@ def judge(
     one that has gone stale, and on the same evidence.
     An incumbent that counts on an arm which has become another one since it was published serves on with that arm on
     trial, and trials that were fixed before the change end: nothing that was logged speaks for what the arm is now.
+
+    The guard hears no more of one user than the learners did: what it chooses is what the night has learned, and
+    whoever outvoted it would need no learner. The gate hears all rounds: a trial is a test of a stated error rate on
+    rounds as they come, and who is beyond a share is known only by later ones; a round that leaves the test after it
+    was counted would break that rate. A hostile user can delay there, or carry what was learned without much of them.
 
     night: nights since the last promotion, from 1.   trial: what stands against the incumbent.   now: UTC seconds.
     changed: arms that became others, and when (changes.py).
@@ -145,7 +158,7 @@ def judge(
         budget=domain.budget_usd_per_request,
         mix_lead=float((rows["mix"] - rows["fixed"]) @ simple["mix"].values),
     )
-    gated = _gate(feedback, domain, settings, incumbent, trial, now)
+    gated = _gate(learned.whole, domain, settings, incumbent, trial, now)
     table = report.evaluate(feedback, {str(name): p for name, p in probs.items()}, q_hat)
     chosen: Published | None = None
     against: str | None = None
@@ -200,7 +213,7 @@ def conclude(
         checks = promotion.validate(promotion.Candidate(frozen, scope, domain, home, key, feedback.contexts))
         detail["checks"] = promotion.plain(checks)
         if failed := promotion.failures(checks):
-            return _stopped(home, run_id, scope, feedback, now, f"The {judged.publish} fails validation: {failed}")
+            return _stopped(home, run_id, scope, learned, now, f"The {judged.publish} fails validation: {failed}")
         sealed = _seal(home, run_id, scope, "promotion", judged.reason, now)
         try:
             manifest = publish(
@@ -215,6 +228,7 @@ def conclude(
                     "chosen": judged.publish,
                     "reason": judged.reason,
                     "audit": sealed._asdict(),
+                    "left_out": asdict(learned.left_out),
                     **detail,
                 },
                 created=now,
@@ -222,7 +236,7 @@ def conclude(
                 key=key,
             )
         except SnapshotError as error:
-            return _stopped(home, run_id, scope, feedback, now, f"The {judged.publish} could not be published: {error}")
+            return _stopped(home, run_id, scope, learned, now, f"The {judged.publish} could not be published: {error}")
         told = judged.effect if judged.publish == "candidate" else None
         shown = report.table(judged.rows)
         report_card = promotion.card(
@@ -236,14 +250,14 @@ def conclude(
             learned.prepared.domain,
             against=judged.against,
             number=judged.night,
-            horizon=_week(feedback, settings),
+            horizon=_week(learned.whole, settings),
             position=feedback.position,
             now=now,
             expires=expires,
             key=key,
         )
     return replace(
-        kept(run_id, scope, feedback, now, judged.reason),
+        kept(run_id, scope, learned.whole, now, judged.reason, learned.left_out),
         verdict="published" if manifest else "kept",
         version=manifest.version if manifest else None,
         policy=judged.publish or str(parent),
@@ -254,16 +268,24 @@ def conclude(
     )
 
 
-def _stopped(home: Home, run_id: str, scope: Scope, feedback: LoggedFeedback, now: float, reason: str) -> NightReport:
+def _stopped(home: Home, run_id: str, scope: Scope, learned: Learned, now: float, reason: str) -> NightReport:
     """What serves goes on serving, though the night had chosen: the next one tries again."""
     _seal(home, run_id, scope, "kept", reason, now)
-    return replace(kept(run_id, scope, feedback, now, reason), verdict="failed")
+    return replace(kept(run_id, scope, learned.whole, now, reason, learned.left_out), verdict="failed")
 
 
-def keep(run_id: str, scope: Scope, feedback: LoggedFeedback, home: Home, now: float, reason: str) -> NightReport:
+def keep(
+    run_id: str,
+    scope: Scope,
+    feedback: LoggedFeedback,
+    home: Home,
+    now: float,
+    reason: str,
+    left_out: LeftOut = NOTHING,
+) -> NightReport:
     """Keep what serves after a night that had nothing to learn from: a row of the audit and a report."""
     _seal(home, run_id, scope, "kept", reason, now)
-    return kept(run_id, scope, feedback, now, reason)
+    return kept(run_id, scope, feedback, now, reason, left_out)
 
 
 def _seal(home: Home, run_id: str, scope: Scope, action: Action, why: str, now: float) -> Head:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bandits.influence import NOTHING, LeftOut
 from bandits.types import LoggedFeedback, Scope
 
 
@@ -28,6 +29,7 @@ class NightReport:
     parent: str | None = None  # the version before, when one was published
     card: str = ""  # of the promotion, Markdown
     notes: tuple[str, ...] = ()  # what else a person should know
+    left_out: LeftOut = NOTHING  # of the rounds: those of users beyond their share, from which nothing was learned
 
     def render(self) -> str:
         """The night as Markdown for a person: the verdict first, then the evidence."""
@@ -35,6 +37,9 @@ class NightReport:
         outcome = "**FAILED**, what served serves on" if self.verdict == "failed" else outcome
         log = f"{self.rounds} rounds with a reward, {self.missing} without, up to position {self.position}"
         head = [f"# Night of {self.scope}", "", f"{outcome}. {self.reason}", "", f"- Log: {log}."]
+        if self.left_out.rounds:
+            users = f"{self.left_out.users} user{'s' * (self.left_out.users > 1)}"
+            head += [f"- Left out: {self.left_out.rounds} rounds of {users} beyond the share that one may teach."]
         head += [f"- {note}" for note in self.notes]
         if not self.detail:
             return "\n".join([*head, f"- Run {self.run_id}."])
@@ -66,8 +71,13 @@ def _choice(choice: Mapping[str, Any]) -> list[str]:
     return [f"- Learner: {choice['learner']} ({worth}): {choice['reason']}.{out}"]
 
 
-def kept(run_id: str, scope: Scope, feedback: LoggedFeedback, now: float, reason: str) -> NightReport:
-    """The report of a night that keeps what serves, without evidence: it had nothing to learn from."""
+def kept(
+    run_id: str, scope: Scope, feedback: LoggedFeedback, now: float, reason: str, left_out: LeftOut = NOTHING
+) -> NightReport:
+    """The report of a night that keeps what serves, without evidence: it had nothing to learn from.
+
+    feedback: the whole log, also what was left out of it.
+    """
     return NightReport(
         run_id=run_id,
         scope=scope,
@@ -80,4 +90,5 @@ def kept(run_id: str, scope: Scope, feedback: LoggedFeedback, now: float, reason
         policy="",
         reason=reason,
         detail={},
+        left_out=left_out,
     )

@@ -29,6 +29,7 @@ from bandits.config import Config
 from bandits.durable import locked
 from bandits.errors import NotEnoughDataError, PilotageError
 from bandits.home import Home
+from bandits.influence import LeftOut, capped
 from bandits.night import changes, judging
 from bandits.night import night as work
 from bandits.night.incumbent import nights_since
@@ -109,7 +110,8 @@ def search(
         changed = changes.changed(audit.rows(), scope.domain)
         feedback, _ = read_log(home, config, scope, now, changed)
         study = f"{scope}@tune-{feedback.position}-{digest(config, scope, feedback, 0, now)[:12]}"
-        prepared = training.prepare(feedback, config.domains[scope.domain], config.night.min_rounds)
+        heard, _ = capped(feedback, config.night.user_share)
+        prepared = training.prepare(heard, config.domains[scope.domain], config.night.min_rounds)
         return tune(
             prepared,
             trials=config.night.trials,
@@ -248,7 +250,8 @@ def _spend(
         study = f"{scope}@{feedback.position}-{same[:12]}"
         learned = step("learn", learn)(home, config, scope, feedback, now, changed, study, on_trial)
     except NotEnoughDataError as error:
-        report = work.keep(run_id, scope, feedback, home, now, str(error))
+        _, left_out = capped(feedback, config.night.user_share)
+        report = work.keep(run_id, scope, feedback, home, now, str(error), left_out)
     else:
         judged = step("judge", judge)(home, config, scope, learned, now, changed)
         report = step("publish", publish)(home, config, run_id, learned, judged, scope, now, epoch, same)
@@ -304,6 +307,7 @@ def _before(home: Home, config: Config, scope: Scope, same: str, now: float) -> 
         reason=evidence["reason"],
         detail={name: evidence[name] for name in shown},
         parent=manifest.parent,
+        left_out=LeftOut(**evidence.get("left_out", {})),  # snapshots of earlier versions do not tell
         notes=(
             "The run was cut short after it had published; this one only wrote its report, without the log's size.",
         ),

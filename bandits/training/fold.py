@@ -19,10 +19,11 @@ from functools import partial, reduce
 from hashlib import blake2b
 from operator import add
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 import numpy as np
 import safetensors.numpy
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from bandits.config import DomainConfig
@@ -89,6 +90,15 @@ class Logged:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asked for some of a slab's events: those where that is known. Rows, ids of decisions, pseudonyms."""
+
+    rows: list[int]
+    ids: list[str]
+    users: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Spooled:
     """A part on the disk, as columns in .npy format one behind the other, and what is known of it."""
 
@@ -100,10 +110,13 @@ class Spooled:
 
     def slabs(self) -> Iterator[Slab]:
         """See Part."""
-        with self.path.open("rb") as file:
-            end = os.fstat(file.fileno()).st_size
-            while file.tell() < end:
-                yield Slab(*(np.lib.format.read_array(file, allow_pickle=False) for _ in _COLUMNS))
+        for columns in _read(self.path, len(_COLUMNS)):
+            yield Slab(*columns)
+
+    def asked(self) -> Iterator[Asked]:
+        """Who asked, a slab at a time, from a file beside the columns."""
+        for rows, ids, users in _read(_asked_of(self.path), 3):
+            yield Asked(rows.tolist(), *([text.decode() for text in column.tolist()] for column in (ids, users)))
 
 
 def parts_of(log: Logged, least: int = PART) -> list[Logged]:
@@ -133,24 +146,58 @@ def spool(part: Logged, folder: Path, crossed: bool = True) -> Spooled:
 
     crossed: whether folds are wanted (see Slab.of). Raises what reading raises, OSError when the disk refuses.
     """
-    hashes = [blake2b(digest_size=16) for _ in _COLUMNS]
-    n = missing = position = 0
+    missing = position = 0
     name = "log" if part.since is None else f"{part.since:.0f}"
     path = folder / f"{name}.columns"
+
+    def slabs() -> Iterator[Slab]:
+        nonlocal missing, position
+        with _asked_of(path).open("wb") as names:
+            for batch in part.batches():
+                missing, position = missing + batch.missing, max(position, batch.position)
+                if len(batch):
+                    _write(names, _asked(batch))
+                    yield Slab.of(batch, crossed)
+
+    digest, n = written(path, slabs())
+    return Spooled(path, digest, n, missing, position)
+
+
+def written(path: Path, slabs: Iterable[Slab]) -> tuple[str, int]:
+    """Put events on the disk as columns: their digest and number. Raises OSError when the disk refuses."""
+    hashes = [blake2b(digest_size=16) for _ in _COLUMNS]
+    n = 0
     with path.open("wb") as file:
-        for batch in part.batches():
-            missing, position = missing + batch.missing, max(position, batch.position)
-            if not len(batch):
-                continue
-            slab = Slab.of(batch, crossed)
+        for slab in slabs:
             n += len(slab)
-            for column, seen in zip(_COLUMNS, hashes, strict=True):
-                values = np.ascontiguousarray(getattr(slab, column))
+            columns = [np.ascontiguousarray(getattr(slab, column)) for column in _COLUMNS]
+            for values, seen in zip(columns, hashes, strict=True):
                 seen.update(values.data)
-                np.lib.format.write_array(file, values, allow_pickle=False)
-    return Spooled(
-        path, blake2b(b"".join(h.digest() for h in hashes), digest_size=16).hexdigest(), n, missing, position
-    )
+            _write(file, columns)
+    return blake2b(b"".join(h.digest() for h in hashes), digest_size=16).hexdigest(), n
+
+
+def _asked_of(path: Path) -> Path:
+    return path.with_suffix(".asked")
+
+
+def _asked(batch: LoggedFeedback) -> list[NDArray[Any]]:
+    """Rows, ids and pseudonyms of the rounds that somebody in particular asked for."""
+    rows = [row for row, user in enumerate(batch.users) if user]
+    texts = ([column[row].encode() for row in rows] for column in (batch.ids, batch.users))
+    return [np.array(rows, np.int64), *(np.array(text, np.bytes_) for text in texts)]
+
+
+def _write(file: BinaryIO, columns: Iterable[NDArray[Any]]) -> None:
+    for values in columns:
+        np.lib.format.write_array(file, values, allow_pickle=False)
+
+
+def _read(path: Path, columns: int) -> Iterator[list[NDArray[Any]]]:
+    with path.open("rb") as file:
+        end = os.fstat(file.fileno()).st_size
+        while file.tell() < end:
+            yield [np.lib.format.read_array(file, allow_pickle=False) for _ in range(columns)]
 
 
 def in_turn(function: Callable[[Any], Any], parts: Iterable[Any]) -> Iterable[Any]:

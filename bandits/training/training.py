@@ -18,6 +18,7 @@ import numpy as np
 from bandits.config import DomainConfig
 from bandits.durable import make_folder
 from bandits.errors import NotEnoughDataError, ShapeError
+from bandits.influence import NOTHING, LeftOut
 from bandits.learners.cost import CostModel, scaled_cost, solve_cost
 from bandits.learners.doubly_robust import FOLDS, Events, Parameters
 from bandits.learners.linear_policy import LinearPolicy, PriceCurve, Scores, greedy
@@ -41,6 +42,7 @@ from bandits.learners.scaling import Scaler
 from bandits.learners.slab import Slab
 from bandits.money.budget import affordable
 from bandits.training.fold import PART, Fold, Held, Logged, Map, Spooled, forget, in_turn, parts_of, spool
+from bandits.training.shares import capped
 from bandits.types import LoggedFeedback, Mask, Matrix, Vector
 
 LEAST_EVENTS = 15  # an arm with fewer logged draws is not trusted: its estimate is a guess (positivity)
@@ -113,6 +115,7 @@ class TrainedParts:
     missing: int
     position: int
     parameters: Parameters
+    left_out: LeftOut = NOTHING
 
     def scores(self, slab: Slab) -> Scores:
         """Cross-fitted scores of some events of the log, (n, K) each, bit-equal to those of `train`."""
@@ -197,20 +200,23 @@ def train_log(
     *,
     part: int = PART,
     over: Map = in_turn,
+    user_share: float = 1.0,
 ) -> TrainedParts:
     """`train_parts` on the log of a scope in the warehouse, in parts of whole days.
 
     folder: for columns, deleted at the end, and for checkpoints, which the next night may use; every worker must see
-    it and the warehouse under the same path. part: decisions of a part at least.
+    it and the warehouse under the same path. part: decisions of a part at least. user_share: of the log, that one user
+    may teach (influence.py); 1 leaves out nothing.
     Raises as `prepare` and the warehouse's reader do.
     """
     checkpoints, began = folder / "checkpoints", time.time()
     make_folder(checkpoints)
     with TemporaryDirectory(dir=folder, prefix="columns-") as columns:
-        parts = list(over(partial(spool, folder=Path(columns)), parts_of(log, part)))
+        parts: list[Spooled] = list(over(partial(spool, folder=Path(columns)), parts_of(log, part)))
+        parts, left_out = capped(parts, user_share, over)
         found = train_parts(parts, log.config, min_rounds, parameters, over=over, checkpoints=checkpoints)
     forget(checkpoints, began - _CLOCKS_S)
-    return found
+    return replace(found, left_out=left_out)
 
 
 def _share(log: Fold, scaler: Scaler, drawn: Vector, domain: DomainConfig) -> Shared:

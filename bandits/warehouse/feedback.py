@@ -31,7 +31,7 @@ from bandits.warehouse.tables import PATIENCE_S, TELLING, opened, position
 _WHOLE = 262_144  # decisions of a span when all are read at once
 # Without ORDER BY: rows of one scope are stored in order of position (loading.py), and LIMIT then reads no further.
 _DECISIONS = (
-    "SELECT position, id, time, arms, action, probabilities, context FROM decisions_{d} "
+    'SELECT position, id, time, arms, action, probabilities, context, "user" FROM decisions_{d} '
     'WHERE tenant = $tenant AND workspace = $workspace AND domain = $domain AND "schema" = $schema '
     "AND position > $after AND position <= $head AND time >= $since AND time < $until "
     "AND NOT forced AND slot <> $shadow LIMIT $limit"
@@ -76,6 +76,7 @@ class _Drawn:
     probabilities: Vector  # one after another; `starts` says where each begins
     starts: NDArray[np.int64]
     contexts: Context  # (n, d)
+    users: pa.DictionaryArray  # pseudonyms, each stored once
 
 
 def read_feedback(
@@ -175,6 +176,7 @@ def _drawn(
         column["probabilities"].values.to_numpy(),
         offsets[:-1].astype(np.int64),
         column["context"].flatten().to_numpy().reshape(len(positions), width),
+        column["user"].dictionary_encode(),
     )
 
 
@@ -229,7 +231,14 @@ def _folded(drawn: _Drawn, came: Came, asked: _Asked, head: int) -> LoggedFeedba
         costs=costs,
         missing=missing,
         position=head,
+        users=_named(drawn.users, kept),
     )
+
+
+def _named(users: pa.DictionaryArray, kept: Mask) -> tuple[str, ...]:
+    """Pseudonyms of the rounds that were kept: one text each, however many rounds have it."""
+    texts = users.dictionary.to_pylist()
+    return tuple([texts[code] for code in users.indices.to_numpy()[kept].tolist()])
 
 
 def _over_configured(drawn: _Drawn, arms: tuple[str, ...]) -> tuple[Actions, Matrix]:
@@ -276,6 +285,7 @@ def _joined(parts: list[LoggedFeedback]) -> LoggedFeedback:
         rewards=np.concatenate([part.rewards for part in some]),
         costs=np.concatenate([part.costs for part in some]),
         missing=missing,
+        users=tuple(user for part in some for user in part.users),
     )
 
 

@@ -198,7 +198,9 @@ def _in_order(feedback: LoggedFeedback) -> LoggedFeedback:
     order = np.argsort(feedback.times, kind="stable")
     columns = ("times", "contexts", "actions", "propensities", "probabilities", "rewards", "costs")
     sorted_columns: dict[str, Any] = {name: getattr(feedback, name)[order] for name in columns}
-    return replace(feedback, ids=tuple(feedback.ids[i] for i in order.tolist()), **sorted_columns)
+    ids = tuple(feedback.ids[i] for i in order.tolist())
+    users = tuple(feedback.users[i] for i in order.tolist()) if feedback.users else ()
+    return replace(feedback, ids=ids, users=users, **sorted_columns)
 
 
 def _conclusion(name: str, baseline: str, interval: Interval, alpha: float, verdict: Verdict) -> str:

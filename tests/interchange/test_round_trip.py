@@ -53,4 +53,5 @@ class TestRoundTrip:
         with SqlRecord(f"sqlite:///{tmp_path / 'record.db'}") as record:
             for pair in entries(form.read(tmp_path / "log").feedback, scope):
                 record.append(*pair)
-            assert same(fold_feedback(rows(record), scope, config, 1.8e9), log)
+            nobody = replace(log, users=("",) * 40)  # what was imported knows nobody
+            assert same(fold_feedback(rows(record), scope, config, 1.8e9), nobody)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from bandits.config import ArmConfig
 from bandits.durable import locked
+from bandits.errors import NotEnoughDataError
 from bandits.home import Home
 from bandits.learners.frozen import thaw
 from bandits.policy import served
@@ -140,6 +142,82 @@ def test_an_arm_that_was_never_drawn_is_on_trial_and_no_obstacle(home):
     policy = thaw(load(home.snapshots, SCOPE, trusted=trusted_keys(home.root), now=NOW).frozen)
     rows = served(policy, np.zeros((1, 2), np.float32), np.ones((1, 4), np.bool_))
     assert rows[0, 3] == pytest.approx(0.02 / 4)
+
+
+def _busy(rows: list[Decision | Outcome], every: int) -> list[Decision | Outcome]:
+    """The rows, with each so many-th decision asked for by one user and the others by a hundred."""
+    users = {row.id: f"u{i % 100}" for i, row in enumerate(rows) if isinstance(row, Decision)}
+    users |= {id_: "mallory" for i, id_ in enumerate(users) if i % every == 0}
+    return [replace(row, user=users[row.id]) if isinstance(row, Decision) else row for row in rows]
+
+
+def test_a_report_tells_how_much_was_left_out_of_how_many_users_and_not_of_whom(tmp_path):
+    """In the text, and in what the warehouse keeps; the log is told whole; of nobody a name."""
+    home = filled(Home(tmp_path / "home"), _busy(ROWS, 3))
+    found = spend(home, CONFIG, SCOPE, NOW)
+    log, _ = nights.read_log(home, CONFIG, SCOPE, NOW, {})
+    most, made = int(0.05 * len(log)), log.users.count("mallory")
+
+    assert found["left_out"] == {"rounds": made - most, "users": 1}
+    assert f"- Left out: {made - most} rounds of 1 user beyond the share" in found["markdown"]
+    assert f"- Log: {len(log)} rounds with a reward" in found["markdown"]
+    assert "mallory" not in json.dumps(found)
+    (run,) = read_runs(home.warehouse, SCOPE)
+    assert run["report"]["left_out"] == found["left_out"]
+    manifest = load(home.snapshots, SCOPE, trusted=trusted_keys(home.root), now=NOW).manifest
+    assert manifest.evidence["left_out"] == found["left_out"]
+    assert "mallory" not in str(manifest)
+
+
+def test_where_everybody_keeps_to_their_share_nothing_is_told_of_it(home):
+    """No line; in the data, zeros."""
+    found = spend(home, CONFIG, SCOPE, NOW)
+
+    assert found["left_out"] == {"rounds": 0, "users": 0}
+    assert "Left out" not in found["markdown"]
+
+
+def test_a_night_for_which_too_little_is_left_says_how_much_was_left_out(tmp_path):
+    """One user made two thirds of the rounds; what is left is fewer than a night needs."""
+    rows = [*_busy(ROWS[:600], 3), *(replace(row, user="mallory") for row in ROWS[600:] if isinstance(row, Decision))]
+    home = filled(Home(tmp_path / "home"), rows + [row for row in ROWS[600:] if isinstance(row, Outcome)])
+    config = CONFIG.model_copy(update={"night": CONFIG.night.model_copy(update={"min_rounds": 300})})
+    found = spend(home, config, SCOPE, NOW)
+
+    assert found["verdict"] == "kept"
+    assert "needs 300 rounds with a reward" in found["reason"]
+    assert "- Left out: " in found["markdown"]
+    log, _ = nights.read_log(home, config, SCOPE, NOW, {})
+    assert found["rounds"] == len(log) > 300
+    with pytest.raises(NotEnoughDataError, match="needs 300 rounds"):
+        nights.search(home, config, SCOPE, NOW)
+
+
+@pytest.mark.slow
+def test_one_hostile_user_with_three_rounds_of_ten_moves_the_night_little(tmp_path):
+    """They praise the cheap arm whatever it did and damn the others; without the cap the value falls by a tenth."""
+    rows = list(entries(2000, SCOPE, "vector-2", ARMS, START))
+    rng = np.random.default_rng(7)
+    made = {row.id: row for row in rows if isinstance(row, Decision)}
+    hostile = {id_ for id_ in made if rng.random() < 0.3}
+    asked = [
+        replace(row, user="mallory" if row.id in hostile else f"u{int(row.id, 16) % 200}") for row in made.values()
+    ]
+    heard = [row for row in rows if isinstance(row, Outcome)]
+    lied = [
+        replace(row, quality=float(made[row.decision_id].action == 0)) if row.decision_id in hostile else row
+        for row in heard
+    ]
+    worth = {}
+    for name, told, share in (("clean", heard, 0.05), ("capped", lied, 0.05), ("heard", lied, 1.0)):
+        home = filled(Home(tmp_path / name), [*asked, *told])
+        config = CONFIG.model_copy(update={"night": CONFIG.night.model_copy(update={"user_share": share})})
+        assert spend(home, config, SCOPE, NOW)["verdict"] == "published"
+        policy = load(home.snapshots, SCOPE, trusted=trusted_keys(home.root), now=NOW).frozen
+        worth[name] = _worth(thaw(policy))
+
+    assert worth["capped"] >= 0.97 * worth["clean"]
+    assert worth["heard"] <= 0.9 * worth["clean"]
 
 
 @pytest.mark.slow

@@ -35,7 +35,8 @@ def put_together(pieces):
     arrays = [f.name for f in dataclasses.fields(some[0]) if isinstance(getattr(some[0], f.name), np.ndarray)]
     whole = {name: np.concatenate([getattr(piece, name) for piece in some]) for name in arrays}
     ids = tuple(id_ for piece in some for id_ in piece.ids)
-    return dataclasses.replace(some[0], **whole, ids=ids, missing=sum(piece.missing for piece in pieces))
+    users = tuple(user for piece in some for user in piece.users)
+    return dataclasses.replace(some[0], **whole, ids=ids, users=users, missing=sum(piece.missing for piece in pieces))
 
 
 specifications = st.fixed_dictionaries(
@@ -79,6 +80,7 @@ def histories(draw):
             propensity=float(probabilities[action]),
             slot=draw(st.sampled_from(list(Slot))),
             forced=draw(st.sampled_from([False, False, True])),
+            user=draw(st.sampled_from(["", "ann", "bo", "ü"])),
         )
         record.append(decision)
         made.append(decision)
@@ -168,7 +170,8 @@ class TestReadFeedback:
         for i in range(4_600):
             scope = (HERE, ELSEWHERE)[i % 2]
             context = rng.normal(size=3).astype(np.float32)
-            record.append(sample_decision(f"d{i}", context=context, forced=i % 7 == 0, scope=scope))
+            user = ("", "ann", "bo")[int(rng.integers(3))]
+            record.append(sample_decision(f"d{i}", context=context, forced=i % 7 == 0, scope=scope, user=user))
             if i % 3:
                 record.append(sample_outcome(f"d{i}", quality=float(rng.random()), scope=scope))
         load(record, path, batch=2_500)
