@@ -7,16 +7,13 @@ The heart, one idea a file:
     allowing.py served.py arms.py    which arms may be drawn; which policy serves; arms that come and go
     router.py                        scope + context -> decision: allow, distribute, draw, record
     conversation.py signals.py       later turns stay with their arm; what people do when an answer was bad
-    rewards.py state.py following.py outcomes -> reward, spending: folds over the record, and how one follows it
-    known.py                         what a router knows: what serves, what was spent, what was learned since
-    influence.py                     how much one person may teach a night
+    rewards.py known.py              outcomes -> reward; what a router knows: what serves, was spent, was learned
     ids.py assignment.py             ids that cannot be forged; who sees what, by hash
-    naming.py                        what the name of a model stands for: a domain, or one arm of it
     purse.py                         what a router holds for a request, and settles
     home.py durable.py serving.py    where state lies; files that are there or not; a router that serves from there
-    checkpoints.py                   caches of folds
 
-Below it:   record/ the truth   money/ pace and caps   features/ request -> context   settings/ parts of pilotage.toml
+Below it:   record/ the truth   folds/ how one follows it   money/ pace and caps   features/ request -> context
+            settings/ parts of pilotage.toml
 By day:     snapshots/ signed policies   rollout/ who is given a new one   experiments/ who sees which variant
             day/ what is learned between nights   monitoring/ has a stream dropped
 By night:   warehouse/ the record in columns   learners/ passes over the log   training/ the fold of them

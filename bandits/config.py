@@ -21,7 +21,6 @@ from bandits.errors import ConfigError, InvalidNameError, UnknownArmError
 from bandits.features import width
 from bandits.learners.choice import LEARNERS, Learner
 from bandits.money.budget import affordable
-from bandits.naming import named
 from bandits.settings.caps import CapsConfig
 from bandits.settings.catalogue import ModelConfig, ProviderConfig
 from bandits.settings.conversation import ConversationConfig
@@ -30,6 +29,7 @@ from bandits.settings.experiments import ExperimentConfig, HoldbackConfig, share
 from bandits.settings.gateway import GatewayConfig
 from bandits.settings.judge import JudgeConfig
 from bandits.settings.limits import RatesConfig, ServiceConfig
+from bandits.settings.naming import named
 from bandits.settings.pilot import PilotConfig
 from bandits.settings.reward import RewardConfig
 from bandits.settings.rollout import RolloutConfig

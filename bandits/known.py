@@ -1,6 +1,6 @@
 """What a router knows: what serves, what was spent, and what was learned since, level with the record.
 
-All of it is a fold of the record (state.py, day/learning.py), in which other processes write too. A router's own
+All of it is a fold of the record (folds/state.py, day/learning.py), in which other processes write too. A router's own
 entries count at once; when the fold comes to their rows, they are not counted again.
 """
 
@@ -17,11 +17,11 @@ from pathlib import Path
 from bandits.day import checkpoint
 from bandits.day.learning import Learning
 from bandits.errors import PilotageError
-from bandits.following import Reading, batches, gently
+from bandits.folds.following import Reading, batches, gently
+from bandits.folds.state import State
 from bandits.policy import Policy
 from bandits.record.port import Record
 from bandits.served import OnTrial, Serving, begin, fit
-from bandits.state import State
 from bandits.types import Decision, Outcome
 
 _AHEAD = 2_000  # own entries that the state may be ahead of its position before somebody should catch up

@@ -21,6 +21,7 @@ from bandits.day.learning import Learning
 from bandits.errors import PilotageError, RecordError
 from bandits.experiments.serving import Experiments
 from bandits.features import check_context, width
+from bandits.folds.state import State, day_of
 from bandits.known import Known
 from bandits.money.budget import Pacer
 from bandits.money.caps import Reservation
@@ -28,7 +29,6 @@ from bandits.policy import Policy, draw, served
 from bandits.purse import Purse, Reach, reach
 from bandits.record.port import Record
 from bandits.served import Serving, first_policy
-from bandits.state import State, day_of
 from bandits.types import Context, Decision, Outcome, Scope, Slot, new_id
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 class Router:
     """Decides for one scope. Thread-safe: decisions and outcomes may come from many callers.
 
-    rng is the only source of chance; clock gives UTC seconds.   state: what the record says of the scope so far (see
-    state.py); left out, the whole record is folded. Own decisions count at once, those of other processes as soon as
-    the router catches up with the record.   ledger: hard caps of the scope's tenant (money/ledger.py); none: no caps.
-    serving: what serves at first; left out, the first policy.   learning: what is known of it (see `swap`).
+    rng is the only source of chance; clock gives UTC seconds.   state: what the record says of the scope so far
+    (folds/state.py); left out, the whole record is folded. Own decisions count at once, those of other processes as
+    soon as the router catches up with the record.   ledger: hard caps of the scope's tenant (money/ledger.py); none: no
+    caps.   serving: what serves at first; left out, the first policy.   learning: what is known of it (see `swap`).
     """
 
     def __init__(

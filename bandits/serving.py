@@ -23,7 +23,8 @@ from bandits.errors import (
     RolloutError,
     SnapshotError,
 )
-from bandits.following import gently
+from bandits.folds.following import gently
+from bandits.folds.state import CHECKPOINT_EVERY, resume, save
 from bandits.home import Home
 from bandits.ids import IdRing
 from bandits.learners.frozen import thaw
@@ -37,7 +38,6 @@ from bandits.served import Serving, begin, first_policy, fit
 from bandits.snapshots.keys import trusted_keys
 from bandits.snapshots.loading import list_versions
 from bandits.snapshots.reader import SnapshotReader
-from bandits.state import CHECKPOINT_EVERY, resume, save
 from bandits.types import Outcome, Scope
 
 

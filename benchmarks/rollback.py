@@ -46,7 +46,7 @@ import sqlalchemy as sa
 
 from bandits.config import Config, parse_config
 from bandits.errors import PilotageError
-from bandits.following import batches
+from bandits.folds.following import batches
 from bandits.home import Home
 from bandits.learners.baselines import ContextFree
 from bandits.record.sql import SqlRecord

@@ -23,11 +23,11 @@ import numpy as np
 from bandits.config import ArmConfig
 from bandits.day.teaching import SOURCE, Teaching, key_of
 from bandits.errors import BudgetExhaustedError, PilotageError
+from bandits.folds.state import day_of
 from bandits.money.caps import Reservation, nano
 from bandits.rewards import activated
 from bandits.router import Router
 from bandits.settings.judge import JudgeConfig
-from bandits.state import day_of
 from bandits.types import JUDGE, Decision, Outcome, Scope
 from gateway.adapter import Adapter, GatewayError, Piece
 from gateway.providers import cost

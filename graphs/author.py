@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from bandits.config import Config
 from bandits.home import Home
 from bandits.ids import IdRing
-from bandits.naming import named
 from bandits.serving import opened
+from bandits.settings.naming import named
 from bandits.types import Decision, Scope
 from gateway.adapter import Ask
 from gateway.answer import Answer, UnansweredError, open_gateway

@@ -12,9 +12,9 @@ from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from bandits.conversation import talk
-from bandits.naming import AUTO, DOMAIN, named
 from bandits.privacy.prompts import keep
 from bandits.serving import Server
+from bandits.settings.naming import AUTO, DOMAIN, named
 from bandits.types import Decision, Scope
 from gateway.adapter import Piece, ToolCall
 from gateway.answer import Answer, Stream, UnansweredError

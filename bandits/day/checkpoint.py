@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bandits import checkpoints
 from bandits.day.learning import Held, Learning
 from bandits.errors import UnreadableRowError
-from bandits.following import names
+from bandits.folds import checkpoints
+from bandits.folds.following import names
 from bandits.record.port import Record
 from bandits.types import Outcome, Scope
 

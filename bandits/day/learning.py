@@ -20,7 +20,7 @@ import numpy as np
 
 from bandits.config import DomainConfig
 from bandits.day.change import Watch, guarded
-from bandits.following import Follower
+from bandits.folds.following import Follower
 from bandits.learners.baselines import ContextFree
 from bandits.learners.linear_policy import PricedPolicy, Scores
 from bandits.policy import FrozenPolicy, Policy

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bandits.errors import UnknownDecisionError
-from bandits.following import tail
+from bandits.folds.following import tail
+from bandits.folds.state import day_of
 from bandits.record.port import Record, Row
-from bandits.state import day_of
 from bandits.types import JUDGE, Decision, Matrix, Outcome, Scope, Vector
 
 SOURCE = "judge"  # of verdicts, and of what they cost

@@ -41,7 +41,7 @@ def _affordable(raw: bytes, floor: float, budget: float) -> Mask:
 
 @dataclass(slots=True)
 class Pacer:
-    """Spend of one scope on one day; see state.py for how it follows from the record.
+    """Spend of one scope on one day; see folds/state.py for how it follows from the record.
 
     budget: USD per request on average.   burst: requests' worth of budget that may be spent ahead of time.
     """

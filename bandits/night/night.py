@@ -17,7 +17,6 @@ from bandits.config import DomainConfig, NightConfig
 from bandits.errors import EvidenceError, SnapshotError
 from bandits.evaluation import dr, report
 from bandits.home import Home
-from bandits.influence import NOTHING, LeftOut, capped
 from bandits.learners.baselines import ContextFree, arm_values
 from bandits.night import guard, judging, promotion
 from bandits.night.changes import reopened
@@ -35,6 +34,7 @@ from bandits.snapshots.manifest import Manifest
 from bandits.snapshots.publishing import publish
 from bandits.training import training
 from bandits.training.candidates import Contest, compete
+from bandits.training.influence import NOTHING, LeftOut, capped
 from bandits.training.training import Prepared, Trained
 from bandits.tuning.tuning import Tuned, applied, tune
 from bandits.types import LoggedFeedback, Mask, Matrix, Scope, Vector
@@ -54,7 +54,7 @@ class Learned:
     trained: Trained  # the linear learner: the yardstick, and the price model
     contest: Contest
     whole: LoggedFeedback  # the log before anything was left out of it
-    left_out: LeftOut  # rounds of users beyond their share (influence.py)
+    left_out: LeftOut  # rounds of users beyond their share (training/influence.py)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +87,8 @@ def learn(
 ) -> Learned:
     """Train, tune, and choose among learners. Raises NotEnoughDataError when the log is too small.
 
-    Nothing here sees more of one user than settings.user_share of the log (influence.py), of each sibling's likewise.
+    Nothing here sees more of one user than settings.user_share of the log, of each sibling's likewise
+    (training/influence.py).
 
     siblings: logs of the same domain in other workspaces of the tenant, to lean on where that is shown to help.
     study, storage, tuning, latencies: of the search (tuning/tuning.py).

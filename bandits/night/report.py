@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bandits.influence import NOTHING, LeftOut
+from bandits.training.influence import NOTHING, LeftOut
 from bandits.types import LoggedFeedback, Scope
 
 

@@ -20,7 +20,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from bandits.config import DomainConfig
-from bandits.following import Follower
+from bandits.folds.following import Follower
 from bandits.monitoring.eprocess import AboveZero, EProcess, TooOften
 from bandits.rewards import activated, reward
 from bandits.rollout.machine import Judged, Order

@@ -29,7 +29,6 @@ from bandits.config import Config
 from bandits.durable import locked
 from bandits.errors import NotEnoughDataError, PilotageError
 from bandits.home import Home
-from bandits.influence import LeftOut, capped
 from bandits.night import changes, judging
 from bandits.night import night as work
 from bandits.night.incumbent import nights_since
@@ -41,6 +40,7 @@ from bandits.rollout import giving
 from bandits.snapshots.keys import signing_key, trusted_keys
 from bandits.snapshots.reader import SnapshotReader
 from bandits.training import training
+from bandits.training.influence import LeftOut, capped
 from bandits.tuning.tuning import Tuned, tune
 from bandits.types import LoggedFeedback, Scope, Vector, new_id
 from bandits.warehouse.loading import opened, read_feedback, write_run

@@ -15,9 +15,9 @@ from functools import partial
 
 import numpy as np
 
-from bandits.influence import NOTHING, LeftOut, Tickets, enough, limits_of, most_of, tickets
 from bandits.learners.slab import Slab
 from bandits.training.fold import Asked, Map, Spooled, in_turn, written
+from bandits.training.influence import NOTHING, LeftOut, Tickets, enough, limits_of, most_of, tickets
 
 _Named = tuple[set[str], set[str], int]  # beyond a share of this part; some users, enough of them; rounds of nobody
 

@@ -18,7 +18,6 @@ import numpy as np
 from bandits.config import DomainConfig
 from bandits.durable import make_folder
 from bandits.errors import NotEnoughDataError, ShapeError
-from bandits.influence import NOTHING, LeftOut
 from bandits.learners.cost import CostModel, scaled_cost, solve_cost
 from bandits.learners.doubly_robust import FOLDS, Events, Parameters
 from bandits.learners.linear_policy import LinearPolicy, PriceCurve, Scores, greedy
@@ -42,6 +41,7 @@ from bandits.learners.scaling import Scaler
 from bandits.learners.slab import Slab
 from bandits.money.budget import affordable
 from bandits.training.fold import PART, Fold, Held, Logged, Map, Spooled, forget, in_turn, parts_of, spool
+from bandits.training.influence import NOTHING, LeftOut
 from bandits.training.shares import capped
 from bandits.types import LoggedFeedback, Mask, Matrix, Vector
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits import checkpoints
 from bandits.day import checkpoint
 from bandits.day.checkpoint import load, save, take
 from bandits.day.learning import Learning
+from bandits.folds import checkpoints
 from bandits.record.memory import MemoryRecord
 from bandits.record.sql import SqlRecord
 from bandits.router import Router

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandits import influence
-from bandits.influence import NOTHING, LeftOut
 from bandits.learners.doubly_robust import Parameters
 from bandits.learners.slab import DAY_S, Slab
 from bandits.record.memory import MemoryRecord
 from bandits.snapshots.manifest import content_hash
 from bandits.training.fold import Logged, Spooled, parts_of, spool
+from bandits.training.influence import NOTHING, LeftOut
 from bandits.training.shares import capped
 from bandits.training.training import prepare, train, train_log
 from bandits.types import Decision, LoggedFeedback

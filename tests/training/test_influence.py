@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from bandits.config import NightConfig
 from bandits.errors import ShapeError
-from bandits.influence import NOTHING, LeftOut, capped, enough, most_of
 from bandits.learners.doubly_robust import Parameters
 from bandits.night import night
 from bandits.snapshots.manifest import content_hash
+from bandits.training.influence import NOTHING, LeftOut, capped, enough, most_of
 from bandits.training.training import prepare, train
 from bandits.types import LoggedFeedback
 from tests.logs import domain, same, simulate, truth

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits import checkpoints
 from bandits.errors import DuplicateDecisionError, RecordError
-from bandits.following import tail
+from bandits.folds import checkpoints
+from bandits.folds.following import tail
+from bandits.folds.state import State, resume, save
 from bandits.record.memory import MemoryRecord
 from bandits.router import Router
-from bandits.state import State, resume, save
 from bandits.types import Outcome, Scope, new_id, time_of
 from tests.logs import domain
 

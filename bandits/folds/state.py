@@ -14,10 +14,10 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
-from bandits import checkpoints
 from bandits.config import DomainConfig
 from bandits.errors import UnreadableRowError
-from bandits.following import names, tail
+from bandits.folds import checkpoints
+from bandits.folds.following import names, tail
 from bandits.money.budget import Pacer
 from bandits.record.port import Record, Row
 from bandits.types import Decision, Outcome, Scope, time_of

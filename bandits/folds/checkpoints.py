@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bandits.durable import make_folder
-from bandits.following import resting
+from bandits.folds.following import resting
 
 
 def write(path: Path, head: Mapping[str, Any], items: Iterable[Any], few: int) -> None:
