@@ -29,6 +29,7 @@ usd_per_user_day = 1.0
 [night]
 min_rounds = 20
 learners = ["linear"]
+user_share = 1.0
 [domains.own]
 features = "vector-2"
 budget_usd_per_request = 6e-4

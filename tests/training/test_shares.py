@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandits import influence
 from bandits.learners.doubly_robust import Parameters
 from bandits.learners.slab import DAY_S, Slab
 from bandits.record.memory import MemoryRecord
 from bandits.snapshots.manifest import content_hash
+from bandits.training import influence
 from bandits.training.fold import Logged, Spooled, parts_of, spool
 from bandits.training.influence import NOTHING, LeftOut
 from bandits.training.shares import capped
