@@ -32,7 +32,6 @@ def test_a_checkpoint_and_the_tail_behind_it_give_the_whole_fold(tmp_path_factor
     head = fold(record, policy, mode, min(cut, record.head()), reward=reward)
     taken = take(head, record)
     if taken is not None:
-        head.fold(record.read(head.position))  # what it hears meanwhile is not in it
         save(path, taken)
 
     again = Learning(SCOPE, head.domain, policy, "000001", 0)
@@ -105,6 +104,24 @@ def test_a_checkpoint_of_something_else_is_not_used(tmp_path, policy, other):
     assert load(path, Learning(**named), days.record)
     assert not load(path, Learning(**named | other), days.record)
     assert not load(path, Learning(**named), filled([(0, 0, 0.5)] * 40)[0])  # another record
+
+
+def test_what_is_heard_while_a_checkpoint_is_written_is_not_in_it(tmp_path, policy):
+    """The tail behind its position tells it, once."""
+    record, _ = filled([(0, 0, 0.0)])
+    reward = RewardConfig(weights={"quality": 1.0, "cost": 1.0}, dear_usd=1.0)
+    head = fold(record, policy, "learn", 1, reward=reward)
+    taken = take(head, record)
+    (waits,) = head.waiting
+    record.append(Outcome(waits, 1.0, SCOPE, quality=0.5))  # of two parts, so it goes on waiting
+    head.follow(record)
+    save(tmp_path / "one.json", taken)
+
+    again = Learning(SCOPE, head.domain, policy, "000001", 0)
+    assert load(tmp_path / "one.json", again, record)
+    assert (again.position, again.waiting[waits].outcomes) == (1, [])
+    again.follow(record)
+    assert plain(again) == plain(head)
 
 
 def test_a_checkpoint_of_what_was_erased_while_it_was_written_does_not_stay(tmp_path, policy, monkeypatch):
