@@ -14,7 +14,6 @@ from bandits.home import Home
 from bandits.monitoring.kpis import REPORTED
 from bandits.record.port import Record
 from bandits.rollout.giving import standing
-from bandits.rollout.watching import says
 from bandits.served import first_policy
 from bandits.snapshots.keys import trusted_keys
 from bandits.snapshots.loading import list_versions
@@ -23,6 +22,7 @@ from bandits.warehouse.loading import Run, opened, read_runs
 from bandits.what_if import counterfactual
 from bandits.what_if.counterfactual import Log
 from bandits.what_if.evaluate import EVALUATED
+from dashboard import words
 from dashboard.figures import DAY_S, Active, Draws, Tail, active, tail
 
 PATIENCE_S = 1.0  # a person waits for the page: say soon that another process has the warehouse
@@ -94,7 +94,8 @@ def active_policy(place: Home, scope: Scope, domain: DomainConfig, now: float) -
     if order is None:
         return active(listed, first)
     found = active([one for one in listed if one.version == order.stable], first)
-    return replace(found, rollout=says(order)) if order.active else found
+    told = f"serves {words.percent(order.share)} of users" if order.phase == "canary" else "waits for approval"
+    return replace(found, rollout=f"{order.candidate} {told}") if order.active else found
 
 
 def newest(record: Record, reached: int, scope: Scope) -> Tail:

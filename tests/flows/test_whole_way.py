@@ -82,7 +82,7 @@ def test_the_whole_way(api, tmp_path, monkeypatch, point):  # noqa: F811
     assert not page.exception
     shown = {metric.label: metric for metric in page.metric}
     assert shown["Active policy"].value == "explore"
-    assert shown["Active policy"].delta == "000001 serves 50% of users, the first policy the others"
+    assert shown["Active policy"].delta == "000001 serves 50 % of users"
     with home.open_record() as record:
         entries = [entry for _, entry in rows(record)]
     today = max(entry.time for entry in entries if isinstance(entry, Decision)) // 86_400.0
