@@ -57,12 +57,10 @@ class Known:
     @property
     def quarantined(self) -> tuple[str, ...]:
         """Arms that broke since what serves was published."""
-        learning = self.learning
-        return (
-            ()
-            if learning is None
-            else tuple(compress(self.state.domain.arm_names, learning.watch.quarantined.tolist()))
-        )
+        learning = self.learning  # a swap may come between
+        if learning is None:
+            return ()
+        return tuple(compress(self.state.domain.arm_names, learning.watch.quarantined.tolist()))
 
     @property
     def is_far_behind(self) -> bool:

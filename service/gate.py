@@ -80,21 +80,25 @@ class Gate:
             await send(message)
 
         try:
-            tenant = await self._admitted(scope)
-            body = await _body(receive)
-            said = read_json(body) if body else None
-        except (PilotageError, HTTPException) as error:
-            await self._refusals.answer(error)(scope, receive, safely)
-            return
-        if body is None:  # the caller hung up
-            return
-        scope.setdefault("state", {}).update(tenant=tenant, json=said)
-        try:
-            await self._app(scope, _Again(body, receive), safely)
+            await self._pass(scope, receive, safely)
         except Exception as error:  # whoever runs the service is told of it, and the caller that there is one
             if not started:
                 await self._refusals.answer(error)(scope, receive, safely)
             raise
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """To the app, or an answer why not."""
+        try:
+            tenant = await self._admitted(scope)
+            body = await _body(receive)
+            said = read_json(body) if body else None
+        except (PilotageError, HTTPException) as error:
+            await self._refusals.answer(error)(scope, receive, send)
+            return
+        if body is None:  # the caller hung up
+            return
+        scope.setdefault("state", {}).update(tenant=tenant, json=said)
+        await self._app(scope, _Again(body, receive), send)
 
     async def _admitted(self, scope: Scope) -> str | None:
         """The tenant of the key, which may ask this now."""

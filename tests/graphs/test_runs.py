@@ -10,7 +10,6 @@ import pytest
 import sqlalchemy as sa
 
 from bandits.home import Home
-from bandits.testing.postgres import programs
 from graphs import runs as module
 from graphs.audit import Counters
 from graphs.errors import RunsError, RunTakenError, UnknownRunError
@@ -28,8 +27,6 @@ NAMES = [step.name for step in STEPS]
 def url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/pilot.db"
-    if programs() is None:
-        pytest.skip("no PostgreSQL is to be had")
     return request.getfixturevalue("postgres_url")
 
 
@@ -39,7 +36,6 @@ def runs(url):
         yield store
 
 
-@pytest.mark.skipif(programs() is None, reason="no PostgreSQL is to be had")
 def test_runs_kept_on_an_empty_server_leave_room_for_the_record(tmp_path, postgres_url):
     """Whichever comes first: neither takes the other's tables for a foreign program's."""
     home = Home(tmp_path, postgres_url)

@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Callable
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bandits.home import Home
 from bandits.types import Scope
 from service import quick
+from service.gate import Gate
 from service.metrics import EDGES, Metrics
 
 PATIENCE_S = 30.0  # until a test gives up; none is passed by waiting
@@ -269,7 +271,8 @@ def test_a_fault_of_the_service_shows_no_inside(running, acme):
         assert numbers(api)["pilotage_errors_total", "500"] == 1
 
 
-def test_a_fault_before_the_framework_shows_no_inside_either(running, acme, monkeypatch):
+@pytest.mark.parametrize(("where", "what"), [(quick, "decide"), (Gate, "_admitted")], ids=["quick", "gate"])
+def test_a_fault_before_the_framework_shows_no_inside_either(running, acme, monkeypatch, where, what):
     """A plain POST /route never comes to the framework; the next one is answered."""
 
     async def broken(*_: object) -> None:
@@ -277,7 +280,7 @@ def test_a_fault_before_the_framework_shows_no_inside_either(running, acme, monk
 
     with running.client(acme) as api:
         with monkeypatch.context() as once:
-            once.setattr(quick, "decide", broken)
+            once.setattr(where, what, broken)
             answer = httpx.post(f"{running.url}/route", json={"prompt": "x"}, headers=api.headers)
         assert (answer.status_code, answer.json()["error"]["type"]) == (500, "InternalError")
         assert "secret" not in answer.text
